@@ -1,1 +1,38 @@
-//! Placeholder.
+//! The wire protocol of Azure Relay Hybrid Connections: what a listener, a sender and a relay say to each other, as
+//! types and functions over strings. Time is an argument; sockets, WebSocket framing and HTTP heads are the caller's.
+//!
+//! What is built here is what Microsoft's own clients and service send; what is parsed here is all that they are known
+//! to send, and anything else gives an error that names its place, never a panic.
+//!
+//! In the order in which a connection meets them:
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `address.rs` | what a client dials: the relay's URL, rendezvous addresses |
+//! | `request_target.rs` | what a relay reads from a request line; entity lookup; accept addresses |
+//! | `token.rs` | shared access signatures: sign, verify; rules and rights |
+//! | `rejection.rs` | refused handshakes: status and reason |
+//! | `control.rs` | messages on the control channel |
+//! | `headers.rs` | HTTP headers inside those messages |
+//! | `close.rs` | close codes and their reasons |
+//! | `percent.rs` | percent coding, tolerant on input |
+
+mod address;
+mod close;
+mod control;
+mod headers;
+mod percent;
+mod rejection;
+mod request_target;
+mod token;
+
+pub use address::{AddressError, MAX_LISTENERS, RENDEZVOUS_VALIDITY, RelayUrl, Rendezvous};
+pub use close::Close;
+pub use control::{
+    Accept, ControlError, ListenerMessage, MAX_MESSAGE_BYTES, RelayMessage, RemoteEndpoint, Request, RequestHead,
+    Response,
+};
+pub use headers::Headers;
+pub use rejection::Rejection;
+pub use request_target::{Action, MAX_ENTITY_PATH, Refusal, RequestTarget, entity_key, find_entity, user_query};
+pub use token::{AUTHORIZATION_HEADER, Grant, Key, Right, Rights, Rule, SasToken, TokenError, authorize};

@@ -1,0 +1,379 @@
+//! Shared access signatures: tokens that the holder of a key makes for itself.
+//!
+//! ```text
+//! SharedAccessSignature sr={resource}&sig={signature}&se={expires}&skn={key name}
+//! signature = base64(HMAC-SHA256(key, resource "\n" expires)), over the fields as they stand in the token
+//! ```
+//!
+//! `resource` is a percent-encoded URI, `expires` decimal Unix seconds. The key is used as the text it is shown as; it
+//! looks like base64, but nobody decodes it. Clients disagree on how to spell a resource, see [`SasToken::covers`].
+
+use std::error::Error;
+use std::fmt;
+
+use data_encoding::{BASE64, BASE64_NOPAD};
+use ring::hmac;
+
+use crate::percent;
+
+/// The header that carries a token in handshakes and HTTP requests.
+pub const AUTHORIZATION_HEADER: &str = "ServiceBusAuthorization";
+
+const SCHEME: &str = "SharedAccessSignature";
+
+/// A shared access signature that was parsed, not yet verified. `Debug` leaves the signature out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SasToken {
+    resource: String,
+    expires_text: String,
+    expires: u64,
+    signature: Vec<u8>,
+    key_name: String,
+}
+
+impl SasToken {
+    /// Makes a token for `resource` (see [`crate::RelayUrl::resource`]) that is good until `expires`, in Unix seconds.
+    #[must_use]
+    pub fn sign(resource: &str, key_name: &str, key: &[u8], expires: u64) -> String {
+        let resource = percent::encode(resource);
+        let signature = hmac::sign(&hmac_key(key), string_to_sign(&resource, &expires.to_string()).as_bytes());
+        let signature = percent::encode(&BASE64.encode(signature.as_ref()));
+        format!("{SCHEME} sr={resource}&sig={signature}&se={expires}&skn={}", percent::encode(key_name))
+    }
+
+    /// Parses a token as it stands in a header, or in a query after that was decoded. Fields come in any order, their
+    /// names in any case, unknown ones are ignored.
+    ///
+    /// # Errors
+    /// [`TokenError::NotSas`] without the scheme word, [`TokenError::Malformed`] with the field that is missing, there
+    /// twice, or unreadable.
+    pub fn parse(token: &str) -> Result<Self, TokenError> {
+        let (scheme, fields) = token.trim().split_once(char::is_whitespace).ok_or(TokenError::NotSas)?;
+        if !scheme.eq_ignore_ascii_case(SCHEME) {
+            return Err(TokenError::NotSas);
+        }
+        let [mut resource, mut signature, mut expires, mut key_name] = [None; 4];
+        for (name, value) in fields.trim_start().split('&').filter_map(|field| field.split_once('=')) {
+            let (name, field) = match name.to_ascii_lowercase().as_str() {
+                "sr" => ("sr", &mut resource),
+                "sig" => ("sig", &mut signature),
+                "se" => ("se", &mut expires),
+                "skn" => ("skn", &mut key_name),
+                _ => continue,
+            };
+            if field.replace(value).is_some() {
+                return Err(TokenError::Malformed(name));
+            }
+        }
+        let resource = resource.ok_or(TokenError::Malformed("sr"))?;
+        let signature = percent::decode(signature.ok_or(TokenError::Malformed("sig"))?);
+        let signature = BASE64.decode(signature.as_bytes()).or_else(|_| BASE64_NOPAD.decode(signature.as_bytes()));
+        let expires_text = expires.ok_or(TokenError::Malformed("se"))?;
+        let digits = expires_text.bytes().all(|byte| byte.is_ascii_digit());
+        Ok(Self {
+            resource: resource.to_owned(),
+            signature: signature.map_err(|_| TokenError::Malformed("sig"))?,
+            expires: expires_text.parse().ok().filter(|_| digits).ok_or(TokenError::Malformed("se"))?,
+            expires_text: expires_text.to_owned(),
+            key_name: percent::decode_form(key_name.ok_or(TokenError::Malformed("skn"))?).into_owned(),
+        })
+    }
+
+    /// Whether the token was signed with `key`. Takes the same time for every wrong signature of the right length.
+    #[must_use]
+    pub fn verify(&self, key: &[u8]) -> bool {
+        let signed = string_to_sign(&self.resource, &self.expires_text);
+        hmac::verify(&hmac_key(key), signed.as_bytes(), &self.signature).is_ok()
+    }
+
+    /// When the token ends, in Unix seconds. It is no longer good in that very second.
+    #[must_use]
+    pub fn expires(&self) -> u64 {
+        self.expires
+    }
+
+    /// Name of the key that it claims to be signed with, decoded.
+    #[must_use]
+    pub fn key_name(&self) -> &str {
+        &self.key_name
+    }
+
+    /// The resource it is for, decoded, as the client spelt it.
+    #[must_use]
+    pub fn resource(&self) -> String {
+        percent::decode_form(&self.resource).into_owned()
+    }
+
+    /// Whether the token is for `entity_path` or for something above it.
+    ///
+    /// Every client spells a resource its own way, so scheme, port, query, slashes at the ends, a leading `$hc/` and
+    /// ASCII case are ignored. The token's path must be the entity's or a prefix of it in whole segments; an empty one
+    /// is the whole namespace. If `hosts` is not empty, the token's host must be one of them; a relay that is reached
+    /// by several names and addresses passes none and relies on its keys being its own.
+    #[must_use]
+    pub fn covers(&self, hosts: &[&str], entity_path: &str) -> bool {
+        let resource = self.resource();
+        let (host, path) = split_resource(&resource);
+        let host_fits = hosts.is_empty() || hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
+        // the path of a URI is percent-encoded once more inside the token by clients that put a URI there
+        host_fits && (is_above(path, entity_path) || is_above(&percent::decode(path), entity_path))
+    }
+}
+
+impl fmt::Debug for SasToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SasToken")
+            .field("resource", &self.resource())
+            .field("key_name", &self.key_name)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A shared access key. It is never shown.
+#[derive(Clone)]
+pub struct Key(Vec<u8>);
+
+impl Key {
+    /// Takes the key as the text it is given out as (not decoded), without white space around it.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.trim().as_bytes().to_vec())
+    }
+
+    /// For [`SasToken::sign`] and [`SasToken::verify`].
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Key(..)")
+    }
+}
+
+/// What a rule may allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// To register listeners.
+    Listen,
+    /// To connect to listeners.
+    Send,
+    /// To change the relay's entities. Includes the other two.
+    Manage,
+}
+
+/// A set of rights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    listen: bool,
+    send: bool,
+    manage: bool,
+}
+
+impl Rights {
+    /// Whether `right` is among them, by itself or as part of [`Right::Manage`].
+    #[must_use]
+    pub fn allow(self, right: Right) -> bool {
+        self.manage
+            || match right {
+                Right::Listen => self.listen,
+                Right::Send => self.send,
+                Right::Manage => false,
+            }
+    }
+}
+
+impl FromIterator<Right> for Rights {
+    fn from_iter<I: IntoIterator<Item = Right>>(rights: I) -> Self {
+        let mut set = Self::default();
+        for right in rights {
+            match right {
+                Right::Listen => set.listen = true,
+                Right::Send => set.send = true,
+                Right::Manage => set.manage = true,
+            }
+        }
+        set
+    }
+}
+
+/// A shared access policy: who holds one of the keys has the rights. Two keys, so that one can be changed while the
+/// other is in use.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// Key name in tokens (`skn`), compared exactly.
+    pub name: String,
+    /// Tried first.
+    pub primary: Key,
+    /// Tried second.
+    pub secondary: Option<Key>,
+    /// What holders may do.
+    pub rights: Rights,
+}
+
+/// What a good token grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Name of the rule that it was signed with.
+    pub key_name: String,
+    /// Until when, in Unix seconds.
+    pub expires: u64,
+}
+
+/// Decides whether `token` allows `wanted` on the entity at `entity_path`, at `now_unix` seconds.
+///
+/// The rules of the entity are asked before those of the namespace; where both have one of the token's key name, the
+/// one counts whose key signed the token. The host in the token is not looked at, see [`SasToken::covers`].
+///
+/// # Errors
+/// The first of these that applies: not a shared access signature, unknown key name, invalid signature, expired, made
+/// for another path, right missing.
+pub fn authorize(
+    token: &str,
+    wanted: Right,
+    entity_path: &str,
+    entity_rules: &[Rule],
+    namespace_rules: &[Rule],
+    now_unix: u64,
+) -> Result<Grant, TokenError> {
+    let token = SasToken::parse(token)?;
+    let mut named = entity_rules.iter().chain(namespace_rules).filter(|rule| rule.name == token.key_name).peekable();
+    if named.peek().is_none() {
+        return Err(TokenError::UnknownKeyName { key_name: token.key_name });
+    }
+    let signed_with = |key: &Key| token.verify(key.as_bytes());
+    let Some(rule) = named.find(|rule| signed_with(&rule.primary) || rule.secondary.as_ref().is_some_and(signed_with))
+    else {
+        return Err(TokenError::InvalidSignature { key_name: token.key_name });
+    };
+    if token.expires <= now_unix {
+        return Err(TokenError::Expired { seconds_ago: now_unix - token.expires, expires: token.expires });
+    }
+    if !token.covers(&[], entity_path) {
+        return Err(TokenError::WrongPath { signed_for: token.resource(), wanted: entity_path.to_owned() });
+    }
+    if !rule.rights.allow(wanted) {
+        return Err(TokenError::MissingRight { key_name: token.key_name, wanted });
+    }
+    Ok(Grant { key_name: token.key_name, expires: token.expires })
+}
+
+/// Why a token is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TokenError {
+    /// Something else than a shared access signature.
+    NotSas,
+    /// The named field is missing, there twice, or unreadable.
+    Malformed(&'static str),
+    /// No rule of this name, neither of the entity nor of the namespace.
+    UnknownKeyName {
+        /// The name in the token.
+        key_name: String,
+    },
+    /// Signed with neither key of the rule.
+    InvalidSignature {
+        /// The name in the token.
+        key_name: String,
+    },
+    /// No longer good.
+    Expired {
+        /// For how long, in seconds.
+        seconds_ago: u64,
+        /// Since when, in Unix seconds.
+        expires: u64,
+    },
+    /// Made for something else.
+    WrongPath {
+        /// The token's resource.
+        signed_for: String,
+        /// Path of the entity it was used on.
+        wanted: String,
+    },
+    /// The key does not have the right.
+    MissingRight {
+        /// Name of the rule.
+        key_name: String,
+        /// What it lacks.
+        wanted: Right,
+    },
+}
+
+impl TokenError {
+    /// HTTP status: 401 if the token proves nothing, 403 if it is good, but not for this.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::NotSas
+            | Self::Malformed(_)
+            | Self::UnknownKeyName { .. }
+            | Self::InvalidSignature { .. }
+            | Self::Expired { .. } => 401,
+            Self::WrongPath { .. } | Self::MissingRight { .. } => 403,
+        }
+    }
+}
+
+impl fmt::Display for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotSas => write!(f, "the token is not of the form `{SCHEME} sr=..&sig=..&se=..&skn=..`"),
+            Self::Malformed(field) => {
+                write!(f, "the token is malformed: its field `{field}` is missing, there twice, or unreadable")
+            }
+            Self::UnknownKeyName { key_name } => {
+                write!(f, "the token is signed with the key {key_name:?}, and there is no rule of that name here")
+            }
+            Self::InvalidSignature { key_name } => {
+                write!(f, "the token has an invalid signature: it does not match a key of the rule {key_name:?}")
+            }
+            Self::Expired { seconds_ago, expires } => write!(
+                f,
+                "the token expired {seconds_ago} s ago (se={expires}): renew it, or check the clock of who made it"
+            ),
+            Self::WrongPath { signed_for, wanted } => {
+                write!(f, "the token is for {signed_for:?} and does not cover {wanted:?}")
+            }
+            Self::MissingRight { key_name, wanted } => {
+                write!(f, "the key {key_name:?} does not have the right {wanted:?}")
+            }
+        }
+    }
+}
+
+impl Error for TokenError {}
+
+fn hmac_key(key: &[u8]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, key)
+}
+
+fn string_to_sign(encoded_resource: &str, expires: &str) -> String {
+    format!("{encoded_resource}\n{expires}")
+}
+
+/// Host without port and brackets, and path without query.
+fn split_resource(resource: &str) -> (&str, &str) {
+    let rest = resource.split_once("://").map_or(resource, |(_, rest)| rest);
+    let rest = rest.split(['?', '#']).next().unwrap_or_default();
+    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let host = match authority.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next(),
+        None => authority.split(':').next(),
+    };
+    (host.unwrap_or_default(), path)
+}
+
+fn is_above(path: &str, entity_path: &str) -> bool {
+    let path = path.trim_matches('/');
+    let path = match path.split_once('/') {
+        Some((crate::address::MARKER, entity)) => entity.trim_matches('/'),
+        _ => path,
+    };
+    let entity_path = entity_path.trim_matches('/');
+    let Some(start) = entity_path.get(..path.len()) else { return false };
+    path.is_empty()
+        || start.eq_ignore_ascii_case(path) && matches!(entity_path.as_bytes().get(path.len()), None | Some(b'/'))
+}
