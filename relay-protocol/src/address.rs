@@ -11,6 +11,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use crate::percent;
@@ -43,19 +44,18 @@ impl RelayUrl {
         if rest.contains('?') {
             return Err(AddressError::Query);
         }
-        Ok(Self { origin, path: String::new() }.with_path(&percent::decode(rest)))
+        let path = match rest.trim_matches('/').split_once('/') {
+            Some((MARKER, entity)) => entity,
+            _ if rest.trim_matches('/') == MARKER => "",
+            _ => rest,
+        };
+        Ok(Self { origin, path: String::new() }.with_path(&percent::decode(path)))
     }
 
     /// The same relay with another entity path, given decoded.
     #[must_use]
     pub fn with_path(&self, path: &str) -> Self {
-        let path = path.trim_matches('/');
-        let path = match path.split_once('/') {
-            Some((MARKER, entity)) => entity.trim_matches('/'),
-            _ if path == MARKER => "",
-            _ => path,
-        };
-        Self { origin: self.origin.clone(), path: path.to_owned() }
+        Self { origin: self.origin.clone(), path: path.trim_matches('/').to_owned() }
     }
 
     /// Host name or IP address, in lower case, IPv6 without brackets: what is resolved and what the certificate is for.
@@ -202,7 +202,7 @@ impl fmt::Debug for Rendezvous {
 pub enum AddressError {
     /// Not `wss://`, `ws://` or `sb://`.
     Scheme,
-    /// Nothing between the scheme and the port or path.
+    /// No host, or neither a name nor an IP address (IPv6 in brackets).
     Host,
     /// Not a number from 1 to 65535.
     Port,
@@ -216,15 +216,15 @@ pub enum AddressError {
     NotWebSocket,
     /// An `sb-hc-action` that the protocol does not have.
     Action(String),
-    /// A rejection's status code that is not a number.
-    Status(String),
 }
 
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Scheme => f.write_str("the address must begin with wss://, sb:// or (without TLS) ws://"),
-            Self::Host => f.write_str("the address names no host, or one that is none"),
+            Self::Host => f.write_str(
+                "the address needs a host: a name in ASCII (punycode), an IPv4 address, or an IPv6 address in brackets",
+            ),
             Self::Port => f.write_str("the port in the address must be a number from 1 to 65535"),
             Self::UserInformation => {
                 f.write_str("the address contains user information (`@`), which this protocol has no use for")
@@ -235,7 +235,6 @@ impl fmt::Display for AddressError {
             Self::Action(action) => {
                 write!(f, "unknown sb-hc-action {action:?}, expected listen, connect, accept or request")
             }
-            Self::Status(status) => write!(f, "sb-hc-statusCode {status:?} is not a status code"),
         }
     }
 }
@@ -288,9 +287,7 @@ pub(crate) fn forbidden_character(text: &str) -> Option<char> {
 fn split_authority(authority: &str) -> Result<(&str, Option<&str>), AddressError> {
     let (host, port) = if let Some(bracketed) = authority.strip_prefix('[') {
         let (host, after) = bracketed.split_once(']').ok_or(AddressError::Host)?;
-        // a zone (`fe80::1%eth0`) has no meaning to the other side, but the local resolver wants it
-        let address = host.split('%').next().unwrap_or_default();
-        address.parse::<std::net::Ipv6Addr>().map_err(|_| AddressError::Host)?;
+        host.parse::<Ipv6Addr>().map_err(|_| AddressError::Host)?;
         match after.strip_prefix(':') {
             None if !after.is_empty() => return Err(AddressError::Host),
             port => (host, port),

@@ -18,7 +18,10 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
+use self::fields::Fields;
 use crate::headers::Headers;
+
+mod fields;
 
 /// Longest text message in bytes. Microsoft's .NET clients read and write these through fixed buffers of 64 KiB and
 /// break on a message that fills one.
@@ -103,7 +106,7 @@ pub struct Response {
     pub request_id: String,
     /// 100 to 999.
     pub status: u16,
-    /// Reason phrase. Untrusted.
+    /// Reason phrase; a parsed one is printable ASCII.
     pub reason: Option<String>,
     /// May hold a name several times.
     pub headers: Headers,
@@ -322,116 +325,6 @@ impl Error for ControlError {
             Self::Json(error) => Some(error),
             Self::TooLong { .. } | Self::NoCommand | Self::Field { .. } | Self::Header { .. } => None,
         }
-    }
-}
-
-/// The members of one command, which know how to name themselves in errors.
-struct Fields<'m> {
-    command: &'static str,
-    members: &'m Map<String, Value>,
-}
-
-impl<'m> Fields<'m> {
-    fn of(command: &'static str, value: &'m Value) -> Result<Self, ControlError> {
-        match value {
-            Value::Object(members) => Ok(Self { command, members }),
-            _ => Err(ControlError::Field { command, field: "", expected: "an object" }),
-        }
-    }
-
-    fn accept(&self) -> Result<Accept, ControlError> {
-        Ok(Accept {
-            address: self.string("address")?,
-            id: self.optional_string("id")?.unwrap_or_default(),
-            connect_headers: self.headers("connectHeaders")?,
-            remote: self.remote(),
-        })
-    }
-
-    /// .NET's listeners tell the two shapes apart by `body`, Node's by `method`: one of them makes it the full one.
-    fn request(&self) -> Result<Request, ControlError> {
-        if self.present("method").or(self.present("body")).is_none() {
-            return Ok(Request::Fetch { address: self.string("address")? });
-        }
-        Ok(Request::Head(RequestHead {
-            address: self.optional_string("address")?,
-            id: self.string("id")?,
-            request_target: self.string("requestTarget")?,
-            method: self.string("method")?,
-            remote: self.remote(),
-            headers: self.headers("requestHeaders")?,
-            body: self.flag("body")?,
-        }))
-    }
-
-    fn response(&self) -> Result<Response, ControlError> {
-        Ok(Response {
-            request_id: self.string("requestId")?,
-            status: self.status("statusCode")?,
-            reason: self.optional_string("statusDescription")?,
-            headers: self.headers("responseHeaders")?,
-            body: self.flag("body")?,
-        })
-    }
-
-    /// A member that is there and not null.
-    fn present(&self, field: &str) -> Option<&'m Value> {
-        self.members.get(field).filter(|value| !value.is_null())
-    }
-
-    fn string(&self, field: &'static str) -> Result<String, ControlError> {
-        match self.optional_string(field)? {
-            Some(text) if !text.is_empty() => Ok(text),
-            _ => Err(self.wrong(field, "a string that is not empty")),
-        }
-    }
-
-    fn optional_string(&self, field: &'static str) -> Result<Option<String>, ControlError> {
-        match self.present(field) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(_) => Err(self.wrong(field, "a string")),
-        }
-    }
-
-    fn flag(&self, field: &'static str) -> Result<bool, ControlError> {
-        match self.present(field) {
-            None => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(_) => Err(self.wrong(field, "true or false")),
-        }
-    }
-
-    /// A number from every client seen, a string in the protocol guide's example.
-    fn status(&self, field: &'static str) -> Result<u16, ControlError> {
-        let status = match self.present(field) {
-            Some(Value::Number(number)) => number.as_u64().and_then(|number| u16::try_from(number).ok()),
-            Some(Value::String(text)) => text.parse().ok(),
-            _ => None,
-        };
-        status
-            .filter(|status| (100..=999).contains(status))
-            .ok_or_else(|| self.wrong(field, "a number from 100 to 999"))
-    }
-
-    fn headers(&self, field: &'static str) -> Result<Headers, ControlError> {
-        match self.present(field) {
-            None => Ok(Headers::default()),
-            Some(Value::Object(members)) => Headers::from_members(members)
-                .map_err(|name| ControlError::Header { command: self.command, name: name.to_owned() }),
-            Some(_) => Err(self.wrong(field, "an object of strings")),
-        }
-    }
-
-    /// Undocumented, so nothing depends on it: one that makes no sense counts as absent.
-    fn remote(&self) -> Option<RemoteEndpoint> {
-        let remote = self.present("remoteEndpoint")?;
-        let address = remote.get("address")?.as_str()?.to_owned();
-        Some(RemoteEndpoint { address, port: remote.get("port")?.as_u64()?.try_into().ok()? })
-    }
-
-    fn wrong(&self, field: &'static str, expected: &'static str) -> ControlError {
-        ControlError::Field { command: self.command, field, expected }
     }
 }
 

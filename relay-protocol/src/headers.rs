@@ -1,5 +1,7 @@
 //! HTTP headers as control messages carry them: a JSON object, where HTTP has a list.
 
+use std::collections::BTreeMap;
+use std::error::Error;
 use std::fmt;
 
 use serde_json::{Map, Value};
@@ -11,15 +13,15 @@ use serde_json::{Map, Value};
 pub struct Headers(Vec<(String, String)>);
 
 impl Headers {
-    /// Appends a line. Line breaks in the value become spaces (RFC 9110, section 5.5).
+    /// Appends a line. Line breaks and other control characters in the value become spaces (RFC 9110, section 5.5).
     ///
     /// # Errors
-    /// Gives `name` back if it is no HTTP token.
-    pub fn push<'n>(&mut self, name: &'n str, value: &str) -> Result<(), &'n str> {
-        if name.is_empty() || !name.bytes().all(is_token) {
-            return Err(name);
+    /// `name` is no HTTP token.
+    pub fn push(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
+        if !is_token(name) {
+            return Err(InvalidHeader { name: name.to_owned() });
         }
-        let value = value.replace(['\r', '\n', '\0'], " ");
+        let value = value.replace(|char: char| char.is_ascii_control() && char != '\t', " ");
         self.0.push((name.to_owned(), value.trim_matches([' ', '\t']).to_owned()));
         Ok(())
     }
@@ -45,9 +47,8 @@ impl Headers {
         self.0.retain(|(key, _)| !key.eq_ignore_ascii_case(name));
     }
 
-    /// Numbers and booleans are taken for the text they are, an array for several lines of one name. Fails with the
-    /// name of the header that is none of these, or whose name is no token.
-    pub(crate) fn from_members(members: &Map<String, Value>) -> Result<Self, &str> {
+    /// Numbers and booleans are taken for the text they are, an array for several lines of one name.
+    pub(crate) fn from_members(members: &Map<String, Value>) -> Result<Self, InvalidHeader> {
         let mut headers = Self::default();
         for (name, value) in members {
             let values = if let Value::Array(values) = value { values.as_slice() } else { std::slice::from_ref(value) };
@@ -56,7 +57,7 @@ impl Headers {
                     Value::String(text) => headers.push(name, text)?,
                     Value::Number(_) | Value::Bool(_) => headers.push(name, &value.to_string())?,
                     Value::Null => {}
-                    Value::Array(_) | Value::Object(_) => return Err(name),
+                    Value::Array(_) | Value::Object(_) => return Err(InvalidHeader { name: name.clone() }),
                 }
             }
         }
@@ -77,14 +78,11 @@ impl Headers {
     }
 
     fn to_object(&self, value_of: impl Fn(&[&str]) -> Value) -> Value {
-        let mut members = Map::new();
-        for (at, (name, _)) in self.0.iter().enumerate() {
-            let seen = self.0[..at].iter().any(|(earlier, _)| earlier.eq_ignore_ascii_case(name));
-            if !seen {
-                members.insert(name.clone(), value_of(&self.all(name).collect::<Vec<_>>()));
-            }
+        let mut lines = BTreeMap::<String, (&str, Vec<&str>)>::new();
+        for (name, value) in self.iter() {
+            lines.entry(name.to_ascii_lowercase()).or_insert_with(|| (name, Vec::new())).1.push(value);
         }
-        Value::Object(members)
+        Value::Object(lines.values().map(|(name, values)| ((*name).to_owned(), value_of(values))).collect())
     }
 }
 
@@ -94,7 +92,23 @@ impl fmt::Debug for Headers {
     }
 }
 
-/// `tchar` of RFC 9110, section 5.6.2.
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+/// A header whose name is no HTTP token, or whose value is no text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidHeader {
+    /// Name as received.
+    pub name: String,
+}
+
+impl fmt::Display for InvalidHeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the header {:?} has a name or value that HTTP does not allow", self.name)
+    }
+}
+
+impl Error for InvalidHeader {}
+
+/// `token` of RFC 9110, section 5.6.2.
+pub(crate) fn is_token(text: &str) -> bool {
+    let tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(tchar)
 }

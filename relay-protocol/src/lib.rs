@@ -10,14 +10,16 @@
 //! | --- | --- |
 //! | `address.rs` | what a client dials: the relay's URL, rendezvous addresses |
 //! | `request_target.rs` | what a relay reads from a request line; entity lookup; accept addresses |
-//! | `token.rs` | shared access signatures: sign, verify; rules and rights |
+//! | `token.rs` | shared access signatures: sign, verify |
+//! | `authorization.rs` | keys, rules, rights: is this token good for this |
 //! | `rejection.rs` | refused handshakes: status and reason |
-//! | `control.rs` | messages on the control channel |
+//! | `control.rs`, `control/fields.rs` | messages on the control channel, and reading their members |
 //! | `headers.rs` | HTTP headers inside those messages |
 //! | `close.rs` | close codes and their reasons |
 //! | `percent.rs` | percent coding, tolerant on input |
 
 mod address;
+mod authorization;
 mod close;
 mod control;
 mod headers;
@@ -27,12 +29,13 @@ mod request_target;
 mod token;
 
 pub use address::{AddressError, MAX_LISTENERS, RENDEZVOUS_VALIDITY, RelayUrl, Rendezvous};
+pub use authorization::{Grant, Key, Right, Rights, Rule, authorize};
 pub use close::Close;
 pub use control::{
     Accept, ControlError, ListenerMessage, MAX_MESSAGE_BYTES, RelayMessage, RemoteEndpoint, Request, RequestHead,
     Response,
 };
-pub use headers::Headers;
+pub use headers::{Headers, InvalidHeader};
 pub use rejection::Rejection;
 pub use request_target::{Action, MAX_ENTITY_PATH, Refusal, RequestTarget, entity_key, find_entity, user_query};
-pub use token::{AUTHORIZATION_HEADER, Grant, Key, Right, Rights, Rule, SasToken, TokenError, authorize};
+pub use token::{AUTHORIZATION_HEADER, SasToken, TokenError};

@@ -9,8 +9,7 @@
 
 use std::fmt;
 
-use crate::address::AddressError;
-use crate::address::MAX_LISTENERS;
+use crate::address::{AddressError, MAX_LISTENERS};
 use crate::token::TokenError;
 
 /// Longest reason phrase in bytes; a longer one is cut.
@@ -29,12 +28,7 @@ impl Rejection {
     /// Any refusal. The reason is made fit for a status line: control characters become spaces, what is not ASCII `?`.
     #[must_use]
     pub fn new(status: u16, reason: &str) -> Self {
-        let clean = reason.chars().map(|char| match char {
-            ' '..='~' => char,
-            _ if char.is_control() => ' ',
-            _ => '?',
-        });
-        Self { status, reason: clean.take(MAX_REASON_BYTES).collect::<String>().trim().to_owned() }
+        Self { status, reason: reason_phrase(reason) }
     }
 
     /// 400: the request target makes no sense.
@@ -161,6 +155,16 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.status, self.reason)
     }
+}
+
+/// Text as it may stand in a status line, of whatever origin.
+pub(crate) fn reason_phrase(text: &str) -> String {
+    let clean = text.chars().map(|char| match char {
+        ' '..='~' => char,
+        _ if char.is_control() => ' ',
+        _ => '?',
+    });
+    clean.take(MAX_REASON_BYTES).collect::<String>().trim().to_owned()
 }
 
 /// Our errors begin in lower case, official clients look for texts that do not.

@@ -32,7 +32,7 @@ pub enum Action {
 /// How a listener refuses a sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Status for the sender's handshake, as the listener wrote it.
+    /// Status for the sender's handshake, as the listener wrote it; 400 if that is no number.
     pub status: u16,
     /// Reason phrase, decoded, untrusted.
     pub description: String,
@@ -54,8 +54,7 @@ impl RequestTarget {
     /// Parses a request target in origin form, as it stands in the request line.
     ///
     /// # Errors
-    /// No `/$hc/` in front, an action the protocol does not have, a rejection's status that is no number, or a
-    /// character no request target may contain.
+    /// No `/$hc/` in front, an action the protocol does not have, or a character no request target may contain.
     pub fn parse(path_and_query: &str) -> Result<Self, AddressError> {
         if let Some(char) = forbidden_character(path_and_query) {
             return Err(AddressError::Character(char));
@@ -74,7 +73,7 @@ impl RequestTarget {
                 _ => return Err(AddressError::Action(action.to_owned())),
             },
         };
-        let refusal = if action == Action::Accept { parse_refusal(query, find)? } else { None };
+        let refusal = if action == Action::Accept { parse_refusal(query, find) } else { None };
         Ok(Self {
             action,
             raw_path: raw_path.to_owned(),
@@ -225,17 +224,13 @@ fn relay_pair(pair: &str) -> Option<(&str, &str)> {
     key.get(..PREFIX.len())?.eq_ignore_ascii_case(PREFIX).then_some((key, value))
 }
 
-fn parse_refusal<'q>(query: &str, find: impl Fn(&str) -> Option<&'q str>) -> Result<Option<Refusal>, AddressError> {
-    let refusal = match find("sb-hc-statuscode") {
-        Some(status) => Some((status.to_owned(), find("sb-hc-statusdescription").map(str::to_owned))),
-        None => unprefixed_refusal(query),
+/// A listener that appends a status means to refuse, so an unreadable one does not leave the sender waiting.
+fn parse_refusal<'q>(query: &str, find: impl Fn(&str) -> Option<&'q str>) -> Option<Refusal> {
+    let (status, description) = match find("sb-hc-statuscode") {
+        Some(status) => (status.to_owned(), find("sb-hc-statusdescription").map(str::to_owned)),
+        None => unprefixed_refusal(query)?,
     };
-    let Some((status, description)) = refusal else { return Ok(None) };
-    let digits = !status.is_empty() && status.bytes().all(|byte| byte.is_ascii_digit());
-    match status.parse() {
-        Ok(code) if digits => Ok(Some(Refusal { status: code, description: description.unwrap_or_default() })),
-        _ => Err(AddressError::Status(status)),
-    }
+    Some(Refusal { status: status.parse().unwrap_or(400), description: description.unwrap_or_default() })
 }
 
 /// `statusCode` and `statusDescription` as Node's packages append them, without the prefix. Only what stands behind

@@ -14,6 +14,8 @@ use std::fmt;
 use data_encoding::{BASE64, BASE64_NOPAD};
 use ring::hmac;
 
+use crate::address::MARKER;
+use crate::authorization::Right;
 use crate::percent;
 
 /// The header that carries a token in handshakes and HTTP requests.
@@ -104,19 +106,20 @@ impl SasToken {
         percent::decode_form(&self.resource).into_owned()
     }
 
-    /// Whether the token is for `entity_path` or for something above it.
+    /// Whether the token is for `path` or for something above it. `path` is the requested one, suffix included, as
+    /// [`crate::RequestTarget::path`] gives it: Node's senders sign for the suffix as well.
     ///
     /// Every client spells a resource its own way, so scheme, port, query, slashes at the ends, a leading `$hc/` and
-    /// ASCII case are ignored. The token's path must be the entity's or a prefix of it in whole segments; an empty one
+    /// ASCII case are ignored. The token's path must be `path` or a prefix of it in whole segments; an empty one
     /// is the whole namespace. If `hosts` is not empty, the token's host must be one of them; a relay that is reached
     /// by several names and addresses passes none and relies on its keys being its own.
     #[must_use]
-    pub fn covers(&self, hosts: &[&str], entity_path: &str) -> bool {
+    pub fn covers(&self, hosts: &[&str], path: &str) -> bool {
         let resource = self.resource();
-        let (host, path) = split_resource(&resource);
+        let (host, signed) = split_resource(&resource);
         let host_fits = hosts.is_empty() || hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
         // the path of a URI is percent-encoded once more inside the token by clients that put a URI there
-        host_fits && (is_above(path, entity_path) || is_above(&percent::decode(path), entity_path))
+        host_fits && (is_above(signed, path) || is_above(&percent::decode(signed), path))
     }
 }
 
@@ -128,137 +131,6 @@ impl fmt::Debug for SasToken {
             .field("expires", &self.expires)
             .finish_non_exhaustive()
     }
-}
-
-/// A shared access key. It is never shown.
-#[derive(Clone)]
-pub struct Key(Vec<u8>);
-
-impl Key {
-    /// Takes the key as the text it is given out as (not decoded), without white space around it.
-    #[must_use]
-    pub fn new(text: &str) -> Self {
-        Self(text.trim().as_bytes().to_vec())
-    }
-
-    /// For [`SasToken::sign`] and [`SasToken::verify`].
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Key(..)")
-    }
-}
-
-/// What a rule may allow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Right {
-    /// To register listeners.
-    Listen,
-    /// To connect to listeners.
-    Send,
-    /// To change the relay's entities. Includes the other two.
-    Manage,
-}
-
-/// A set of rights.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rights {
-    listen: bool,
-    send: bool,
-    manage: bool,
-}
-
-impl Rights {
-    /// Whether `right` is among them, by itself or as part of [`Right::Manage`].
-    #[must_use]
-    pub fn allow(self, right: Right) -> bool {
-        self.manage
-            || match right {
-                Right::Listen => self.listen,
-                Right::Send => self.send,
-                Right::Manage => false,
-            }
-    }
-}
-
-impl FromIterator<Right> for Rights {
-    fn from_iter<I: IntoIterator<Item = Right>>(rights: I) -> Self {
-        let mut set = Self::default();
-        for right in rights {
-            match right {
-                Right::Listen => set.listen = true,
-                Right::Send => set.send = true,
-                Right::Manage => set.manage = true,
-            }
-        }
-        set
-    }
-}
-
-/// A shared access policy: who holds one of the keys has the rights. Two keys, so that one can be changed while the
-/// other is in use.
-#[derive(Clone, Debug)]
-pub struct Rule {
-    /// Key name in tokens (`skn`), compared exactly.
-    pub name: String,
-    /// Tried first.
-    pub primary: Key,
-    /// Tried second.
-    pub secondary: Option<Key>,
-    /// What holders may do.
-    pub rights: Rights,
-}
-
-/// What a good token grants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// Name of the rule that it was signed with.
-    pub key_name: String,
-    /// Until when, in Unix seconds.
-    pub expires: u64,
-}
-
-/// Decides whether `token` allows `wanted` on the entity at `entity_path`, at `now_unix` seconds.
-///
-/// The rules of the entity are asked before those of the namespace; where both have one of the token's key name, the
-/// one counts whose key signed the token. The host in the token is not looked at, see [`SasToken::covers`].
-///
-/// # Errors
-/// The first of these that applies: not a shared access signature, unknown key name, invalid signature, expired, made
-/// for another path, right missing.
-pub fn authorize(
-    token: &str,
-    wanted: Right,
-    entity_path: &str,
-    entity_rules: &[Rule],
-    namespace_rules: &[Rule],
-    now_unix: u64,
-) -> Result<Grant, TokenError> {
-    let token = SasToken::parse(token)?;
-    let mut named = entity_rules.iter().chain(namespace_rules).filter(|rule| rule.name == token.key_name).peekable();
-    if named.peek().is_none() {
-        return Err(TokenError::UnknownKeyName { key_name: token.key_name });
-    }
-    let signed_with = |key: &Key| token.verify(key.as_bytes());
-    let Some(rule) = named.find(|rule| signed_with(&rule.primary) || rule.secondary.as_ref().is_some_and(signed_with))
-    else {
-        return Err(TokenError::InvalidSignature { key_name: token.key_name });
-    };
-    if token.expires <= now_unix {
-        return Err(TokenError::Expired { seconds_ago: now_unix - token.expires, expires: token.expires });
-    }
-    if !token.covers(&[], entity_path) {
-        return Err(TokenError::WrongPath { signed_for: token.resource(), wanted: entity_path.to_owned() });
-    }
-    if !rule.rights.allow(wanted) {
-        return Err(TokenError::MissingRight { key_name: token.key_name, wanted });
-    }
-    Ok(Grant { key_name: token.key_name, expires: token.expires })
 }
 
 /// Why a token is refused.
@@ -290,7 +162,7 @@ pub enum TokenError {
     WrongPath {
         /// The token's resource.
         signed_for: String,
-        /// Path of the entity it was used on.
+        /// The path it was used on.
         wanted: String,
     },
     /// The key does not have the right.
@@ -366,14 +238,16 @@ fn split_resource(resource: &str) -> (&str, &str) {
     (host.unwrap_or_default(), path)
 }
 
-fn is_above(path: &str, entity_path: &str) -> bool {
-    let path = path.trim_matches('/');
-    let path = match path.split_once('/') {
-        Some((crate::address::MARKER, entity)) => entity.trim_matches('/'),
-        _ => path,
+/// Whether the path `signed` is `path` or a prefix of it in whole segments.
+fn is_above(signed: &str, path: &str) -> bool {
+    let signed = signed.trim_matches('/');
+    let signed = match signed.split_once('/') {
+        Some((MARKER, entity)) => entity.trim_matches('/'),
+        _ if signed == MARKER => "",
+        _ => signed,
     };
-    let entity_path = entity_path.trim_matches('/');
-    let Some(start) = entity_path.get(..path.len()) else { return false };
-    path.is_empty()
-        || start.eq_ignore_ascii_case(path) && matches!(entity_path.as_bytes().get(path.len()), None | Some(b'/'))
+    let path = path.trim_matches('/');
+    let Some(start) = path.get(..signed.len()) else { return false };
+    signed.is_empty()
+        || start.eq_ignore_ascii_case(signed) && matches!(path.as_bytes().get(signed.len()), None | Some(b'/'))
 }
