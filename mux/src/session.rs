@@ -1,0 +1,532 @@
+//! The session: what two ends share for longer than any link - records, acknowledgements, and the change of links.
+
+use heapless::Vec;
+
+use crate::frame::{Frame, MAX_HEAD};
+use crate::inflight::Inflight;
+use crate::limits::{LAZY_ACK_MS, MAX_CREDIT_AT_OPEN, MAX_PREFIX};
+use crate::replay::Ring;
+use crate::send::Room;
+use crate::streams::{Peer, Streams};
+use crate::table::StreamState;
+use crate::{
+    Hello, Instant, MAX_MESSAGE, MAX_RECORD, Mode, OpenError, Ports, ResetReason, SessionId, Shape, ShapeError, Side,
+    Slot, Storage, VERSION, Violation,
+};
+
+/// What a session is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Which end this is.
+    pub side: Side,
+    /// Drawn by the gateway; the agent takes it from the gateway's `Hello`.
+    pub id: SessionId,
+    /// The memory it will be lent.
+    pub shape: Shape,
+    /// How long streams wait for a new link, in milliseconds.
+    pub resume_for_ms: u64,
+}
+
+/// What a `Hello` led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resumption {
+    /// The session begins, or began anew because one side no longer knew it; streams of before were reset.
+    Fresh,
+    /// It goes on; so many records are sent again.
+    Resumed {
+        /// Records the peer had not received.
+        resent: u64,
+    },
+}
+
+/// Counts since the session began. They only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Streams opened, by either side.
+    pub streams_opened: u64,
+    /// Streams that ended by a reset, from either side.
+    pub streams_reset: u64,
+    /// Payload bytes read from ports.
+    pub bytes_sent: u64,
+    /// Payload bytes arrived for ports.
+    pub bytes_received: u64,
+    /// Records sent, those sent again included.
+    pub records_sent: u64,
+    /// Records sent again on a new link.
+    pub records_resent: u64,
+    /// Records received.
+    pub records_received: u64,
+}
+
+/// What the link looks like from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkEstimate {
+    /// Smallest round trip of late in microseconds, and a smoothed one; `None` until something was acknowledged.
+    pub round_trip_us: Option<(u32, u32)>,
+    /// Bytes sent and not acknowledged.
+    pub in_flight: u32,
+    /// Bytes that may be.
+    pub limit: u32,
+}
+
+/// A message for the link: prefix, then record, sent as one.
+#[derive(Debug)]
+pub struct Message<'a> {
+    /// `Ack` and `Solicit`, made anew each time.
+    pub prefix: Vec<u8, MAX_PREFIX>,
+    /// Numbered frames as they lie in the replay ring; empty for a message that only acknowledges.
+    pub record: &'a [u8],
+}
+
+/// One end of a session. It owns no socket, clock or heap: messages, time and [`Ports`] go in; messages and the next
+/// deadline come out.
+///
+/// The host's loop: hand each message of the link to [`handle_message`](Self::handle_message), tell of ports by
+/// [`handle_readable`](Self::handle_readable) and [`handle_writable`](Self::handle_writable), of time by
+/// [`handle_timeout`](Self::handle_timeout), and whenever the link can take one, ask
+/// [`poll_message`](Self::poll_message) for the next message until there is none.
+#[derive(Debug)]
+pub struct Session<B, S> {
+    config: Config,
+    streams: Streams<B, S>,
+    ring: Ring<B>,
+    inflight: Inflight,
+    link: Link,
+    /// Records of this session: acknowledged by the peer, received from it.
+    acked: u64,
+    received: u64,
+    ack: Ack,
+    /// Bytes sent since an acknowledgement was asked for at once.
+    unsolicited: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    number: u32,
+    up: bool,
+    /// A `Hello` was once exchanged; the last exchange continued what was there.
+    established: bool,
+    continued: bool,
+    /// When streams are given up for lack of a link.
+    give_up: Option<Instant>,
+}
+
+/// What this side owes the peer.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ack {
+    /// Records arrived that were not acknowledged.
+    owed: bool,
+    due: Option<Instant>,
+    arrived: Instant,
+}
+
+impl<B, S> Session<B, S>
+where
+    B: AsRef<[u8]> + AsMut<[u8]>,
+    S: AsRef<[StreamState]> + AsMut<[StreamState]>,
+{
+    /// A session without a link, working in `storage`.
+    ///
+    /// # Errors
+    /// What is wrong with the shape, or too small in the storage for it.
+    pub fn new(config: Config, storage: Storage<B, S>) -> Result<Self, ShapeError> {
+        config.shape.check()?;
+        let mut session = Self {
+            config,
+            streams: Streams::new(config.side, storage.streams, storage.receive),
+            ring: Ring::new(storage.replay),
+            inflight: Inflight::new(config.shape.replay),
+            link: Link { number: 0, up: false, established: false, continued: false, give_up: None },
+            acked: 0,
+            received: 0,
+            ack: Ack::default(),
+            unsolicited: 0,
+        };
+        session.check_storage()?;
+        Ok(session)
+    }
+
+    /// Takes the memory back from a session that [is quiet](Self::is_quiet), against empty memory. It keeps its place
+    /// and its link; it can carry no stream until memory is [lent](Self::lend) again. `None` if it is in use.
+    pub fn reclaim(&mut self, empty: Storage<B, S>) -> Option<Storage<B, S>> {
+        if !self.is_quiet() {
+            return None;
+        }
+        Some(Storage {
+            replay: self.ring.replace(empty.replay),
+            receive: self.streams.pool.replace(empty.receive),
+            streams: self.streams.table.replace(empty.streams),
+        })
+    }
+
+    /// Lends memory to a session that gave its own back.
+    ///
+    /// # Errors
+    /// What is too small in the storage for the session's shape.
+    pub fn lend(&mut self, storage: Storage<B, S>) -> Result<(), ShapeError> {
+        debug_assert!(self.is_quiet(), "memory lent to a session that has some");
+        self.ring.replace(storage.replay);
+        self.streams.pool.replace(storage.receive);
+        self.streams.table.replace(storage.streams);
+        self.check_storage()
+    }
+
+    fn check_storage(&mut self) -> Result<(), ShapeError> {
+        let Shape { streams, replay, .. } = self.config.shape;
+        let memory = self.config.shape.receive_memory();
+        self.streams.budget = self.config.shape.budget();
+        if self.streams.table.capacity() < streams {
+            return Err(ShapeError::Streams { most: usize::from(self.streams.table.capacity()) });
+        }
+        if self.ring.capacity() < replay {
+            return Err(ShapeError::Replay { least: replay });
+        }
+        if self.streams.pool.memory() < memory {
+            return Err(ShapeError::Receive { least: memory, most: memory });
+        }
+        Ok(())
+    }
+
+    /// This side's `Hello` for link `number`. The gateway sends it first, with a number above all before; the agent
+    /// answers with the gateway's number, after [`handle_hello`](Self::handle_hello).
+    #[must_use]
+    pub fn hello(&self, number: u32) -> Hello {
+        let Shape { streams, replay, .. } = self.config.shape;
+        Hello {
+            version: VERSION,
+            session: self.config.id,
+            link: number,
+            received: self.received,
+            resumes: match self.config.side {
+                Side::Gateway => self.link.established,
+                Side::Agent => self.link.continued,
+            },
+            streams,
+            credit: self.config.shape.budget().floor(),
+            replay: u32::try_from(replay).unwrap_or(u32::MAX),
+            features: 0,
+        }
+    }
+
+    /// The peer's `Hello` on a new link; records go over it from now on. A link still up is taken over.
+    ///
+    /// # Errors
+    /// A violation: the new link must be closed, nothing has changed.
+    pub fn handle_hello(
+        &mut self,
+        now: Instant,
+        hello: &Hello,
+        ports: &mut impl Ports,
+    ) -> Result<Resumption, Violation> {
+        if hello.session != self.config.id {
+            return Err(Violation::WrongSession);
+        }
+        if hello.link <= self.link.number {
+            return Err(Violation::StaleLink(hello.link));
+        }
+        if hello.streams == 0 {
+            return Err(Violation::BadLimit("streams"));
+        }
+        if hello.credit > MAX_CREDIT_AT_OPEN {
+            return Err(Violation::BadLimit("credit"));
+        }
+        let continues = hello.resumes && self.link.established;
+        if continues && (hello.received < self.acked || hello.received > self.acked + self.ring.stored()) {
+            return Err(Violation::BadAck(hello.received));
+        }
+        if self.link.established && !continues {
+            self.forget(ports, ResetReason::SESSION_LOST);
+        }
+        while continues && self.acked < hello.received {
+            self.acked += 1;
+            self.ring.pop();
+        }
+        self.ring.rewind();
+        self.inflight.restart(now);
+        self.unsolicited = 0;
+        self.ack = Ack { arrived: now, ..Ack::default() };
+        self.streams.peer = Peer { streams: hello.streams, credit: hello.credit };
+        self.link = Link { number: hello.link, up: true, established: true, continued: continues, give_up: None };
+        let resent = self.ring.stored();
+        self.streams.counters.records_resent += resent;
+        Ok(if continues { Resumption::Resumed { resent } } else { Resumption::Fresh })
+    }
+
+    /// The link is gone. Streams stay for `resume_for_ms`; ports are not read meanwhile.
+    pub fn handle_link_lost(&mut self, now: Instant) {
+        if self.link.up {
+            self.link.up = false;
+            self.link.give_up = Some(now.after_millis(self.config.resume_for_ms));
+        }
+    }
+
+    /// Takes one message of the link; its payload is offered to the ports at once.
+    ///
+    /// # Errors
+    /// A violation: the link must be closed and the session [abandoned](Self::abandon), since part of the message may
+    /// have taken effect.
+    pub fn handle_message(&mut self, now: Instant, message: &[u8], ports: &mut impl Ports) -> Result<(), Violation> {
+        if message.is_empty() {
+            return Err(Violation::Malformed(0));
+        }
+        if message.len() > MAX_MESSAGE {
+            return Err(Violation::RecordTooLong(message.len()));
+        }
+        if !self.link.up {
+            return Err(Violation::NoHello);
+        }
+        let (mut at, mut numbered) = (0, false);
+        while at < message.len() {
+            let (frame, payload, taken) = Frame::decode(message.get(at..).unwrap_or_default(), at)?;
+            at += taken;
+            match frame {
+                Frame::Ack { records, held_us } if !numbered => self.on_ack(now, records, held_us)?,
+                Frame::Solicit { within_ms } if !numbered => {
+                    let due = now.after_millis(u64::from(within_ms));
+                    self.ack.due = Some(self.ack.due.map_or(due, |before| before.min(due)));
+                }
+                _ => {
+                    numbered = true;
+                    self.streams.handle_frame(now, frame, payload, ports)?;
+                }
+            }
+        }
+        if numbered {
+            self.received += 1;
+            self.streams.counters.records_received += 1;
+            (self.ack.owed, self.ack.arrived) = (true, now);
+        }
+        self.streams.budget.check(&self.streams.table);
+        Ok(())
+    }
+
+    fn on_ack(&mut self, now: Instant, records: u64, held_us: u32) -> Result<(), Violation> {
+        if records < self.acked || records > self.acked + self.ring.sent() {
+            return Err(Violation::BadAck(records));
+        }
+        let (mut bytes, mut sent_at) = (0, None);
+        while self.acked < records {
+            self.acked += 1;
+            if let Some((length, at)) = self.ring.pop() {
+                (bytes, sent_at) = (bytes + length, at);
+            }
+        }
+        if let Some(sent_at) = sent_at {
+            let round_trip = now.micros_since_stamp(sent_at).saturating_sub(held_us);
+            self.inflight.on_acked(now, bytes, self.acked, self.acked + self.ring.sent(), round_trip);
+        }
+        Ok(())
+    }
+
+    /// The next message for the link, if there is one. Ask when the link can take it, and again until there is none;
+    /// after that, once anything was handed in or the [next timeout](Self::next_timeout) has come.
+    pub fn poll_message(&mut self, now: Instant, ports: &mut impl Ports) -> Option<Message<'_>> {
+        if !self.link.up {
+            return None;
+        }
+        if self.ring.next_length().is_none() {
+            self.build(now, ports);
+        }
+        let mut place = None;
+        if let Some(length) = self.ring.next_length() {
+            // What was built was allowed to; records sent again have to wait for their turn.
+            if self.inflight.in_flight() == 0 || self.inflight.allows(length < MAX_HEAD) {
+                self.inflight.on_sent(now, self.acked + self.ring.sent() + 1, length);
+                self.streams.counters.records_sent += 1;
+                self.unsolicited = self.unsolicited.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
+                place = self.ring.send(now);
+            } else {
+                self.inflight.note_limited();
+            }
+        }
+        let due = self.ack.owed && self.ack.due.is_some_and(|at| at <= now);
+        if place.is_none() && !due {
+            return None;
+        }
+        let mut prefix = Vec::new();
+        if self.ack.owed {
+            let held_us = u32::try_from(now.micros_since(self.ack.arrived)).unwrap_or(u32::MAX);
+            append(&mut prefix, Frame::Ack { records: self.received, held_us });
+            (self.ack.owed, self.ack.due) = (false, None);
+        }
+        if place.is_some()
+            && let Some(within_ms) = self.solicits()
+        {
+            append(&mut prefix, Frame::Solicit { within_ms });
+        }
+        Some(Message { prefix, record: place.map_or(&[], |place| self.ring.record(place)) })
+    }
+
+    /// Builds a record in the ring, if there is something to say and it may be in flight.
+    fn build(&mut self, now: Instant, ports: &mut impl Ports) {
+        let urgent = self.streams.has_urgent();
+        if !urgent && !self.streams.has_ready() {
+            return;
+        }
+        if !self.inflight.allows(urgent) {
+            return self.inflight.note_limited();
+        }
+        let size = if self.streams.next_is_datagram() { MAX_RECORD } else { self.inflight.record_size() };
+        let Some(room) = self.ring.reserve(size.min(2 * MAX_HEAD + size / 4), size) else {
+            return self.inflight.note_limited();
+        };
+        let round_trip = self.inflight.round_trip().map_or(0, |(_, smoothed)| smoothed);
+        let mut room = Room::new(room);
+        self.streams.fill(now, &mut room, u32::try_from(size).unwrap_or(u32::MAX), round_trip, ports);
+        let length = room.used();
+        if length > 0 {
+            self.ring.commit(length);
+        }
+    }
+
+    /// Whether, and how soon, the record going out wants an acknowledgement: at once each quarter of what may be in
+    /// flight and when nothing more may be; lazily when nothing more is to be said.
+    fn solicits(&mut self) -> Option<u16> {
+        if self.unsolicited >= self.inflight.solicit_every() || !self.inflight.allows(false) {
+            self.unsolicited = 0;
+            return Some(0);
+        }
+        let more = self.ring.next_length().is_some() || self.streams.has_more();
+        (!more).then_some(LAZY_ACK_MS)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) or [`poll_message`](Self::poll_message) has something to do next.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let ack = self.ack.due.filter(|_| self.link.up && self.ack.owed);
+        let idle = self.streams.idle_check.filter(|_| self.link.up);
+        [ack, self.link.give_up, idle].into_iter().flatten().min()
+    }
+
+    /// Does what is due at `now`. Calling it early is harmless.
+    pub fn handle_timeout(&mut self, now: Instant, ports: &mut impl Ports) {
+        if self.link.give_up.is_some_and(|at| at <= now) {
+            self.abandon(ports, ResetReason::RESUME_EXPIRED);
+        }
+        if self.link.up && self.streams.idle_check.is_some_and(|at| at <= now) {
+            self.streams.give_idle_credit_back(now);
+        }
+    }
+
+    /// Ends all streams here with `reason` and forgets what was to be sent; the next link begins anew. For a session
+    /// that is given up: after a [`Violation`], or because the host is ending.
+    pub fn abandon(&mut self, ports: &mut impl Ports, reason: ResetReason) {
+        self.forget(ports, reason);
+        (self.link.up, self.link.established, self.link.give_up) = (false, false, None);
+    }
+
+    fn forget(&mut self, ports: &mut impl Ports, reason: ResetReason) {
+        self.streams.start_over(ports, reason);
+        self.ring.clear();
+        (self.acked, self.received) = (0, 0);
+    }
+
+    /// Opens a stream: gives its slot, at which the host then keeps its port. [`Ports::service`] names the service
+    /// when `Open` is written; what the port has to say travels with it.
+    ///
+    /// # Errors
+    /// [`OpenError`]; the session is as before.
+    pub fn open(&mut self, now: Instant, mode: Mode) -> Result<Slot, OpenError> {
+        self.streams.open(now, mode)
+    }
+
+    /// Ends a stream at once, in both directions. Harmless if it is over already.
+    pub fn reset(&mut self, slot: Slot, reason: ResetReason, ports: &mut impl Ports) {
+        self.streams.reset(slot, reason, ports);
+    }
+
+    /// The port at `slot` has, or may have, bytes to read, or ended.
+    pub fn handle_readable(&mut self, slot: Slot) {
+        self.streams.handle_readable(slot);
+    }
+
+    /// The port at `slot` can take bytes again: gives it what waits for it in the pool.
+    pub fn handle_writable(&mut self, slot: Slot, ports: &mut impl Ports) {
+        self.streams.handle_writable(slot, ports);
+    }
+
+    /// No new streams from now on, on either side; open ones have `drain_ms` to finish, then the host ends it.
+    pub fn go_away(&mut self, drain_ms: u32) {
+        let shutdown = &mut self.streams.shutdown;
+        if !shutdown.here {
+            (shutdown.here, shutdown.announce) = (true, Some(drain_ms));
+        }
+    }
+
+    /// The peer is shutting down: open streams elsewhere.
+    #[must_use]
+    pub fn peer_is_going_away(&self) -> bool {
+        self.streams.shutdown.there
+    }
+
+    /// No streams, and everything said was heard: memory can be reclaimed, a draining session can end.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.streams.is_quiet() && self.ring.stored() == 0
+    }
+
+    /// Whose session this is.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.config.id
+    }
+
+    /// Number of the current or last link; 0 before the first.
+    #[must_use]
+    pub fn link_number(&self) -> u32 {
+        self.link.number
+    }
+
+    /// Whether records can go out.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.link.up
+    }
+
+    /// Whether there is state that a new link would continue.
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        self.link.established
+    }
+
+    /// Streams open, of both sides.
+    #[must_use]
+    pub fn streams_open(&self) -> u16 {
+        self.streams.table.live()
+    }
+
+    /// Counts since the session began.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.streams.counters
+    }
+
+    /// Bytes of the receive pool that streams hold beyond what each may count on.
+    #[must_use]
+    pub fn pool_used(&self) -> u32 {
+        self.streams.budget.used()
+    }
+
+    /// What the link looks like.
+    #[must_use]
+    pub fn link_estimate(&self) -> LinkEstimate {
+        LinkEstimate {
+            round_trip_us: self.inflight.round_trip(),
+            in_flight: self.inflight.in_flight(),
+            limit: self.inflight.limit(),
+        }
+    }
+
+    /// Tells the link's TCP payload per packet in bytes, so that records fill whole packets.
+    pub fn set_segment(&mut self, bytes: u16) {
+        self.inflight.set_segment(bytes);
+    }
+}
+
+/// Adds a frame to a prefix, which has room for one of each kind that may be in it.
+fn append(prefix: &mut Vec<u8, MAX_PREFIX>, frame: Frame<'_>) {
+    let mut bytes = [0; MAX_PREFIX];
+    let length = frame.encode(&mut bytes).unwrap_or(0);
+    let fits = prefix.extend_from_slice(bytes.get(..length).unwrap_or_default());
+    debug_assert!(fits.is_ok(), "a prefix of more than {MAX_PREFIX} bytes");
+}
