@@ -255,12 +255,12 @@ impl HandshakeError {
 
     fn hint(&self) -> Option<&'static str> {
         use CertificateError::{
-            Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet, NotValidYetContext,
-            UnknownIssuer,
+            BadSignature, Expired, ExpiredContext, NotValidForName, NotValidForNameContext, NotValidYet,
+            NotValidYetContext, UnknownIssuer,
         };
         Some(match self.rustls()? {
             rustls::Error::InvalidCertificate(error) => match error {
-                UnknownIssuer => "name a file with the authority that issued it, or dial the right host",
+                UnknownIssuer | BadSignature => "name a file with the authority that issued it, or dial the right host",
                 Expired | ExpiredContext { .. } => "renew the certificate, or set this machine's clock",
                 NotValidYet | NotValidYetContext { .. } => "set this machine's clock, which is probably behind",
                 NotValidForName | NotValidForNameContext { .. } => "dial a name the certificate is for",
