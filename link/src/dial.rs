@@ -54,7 +54,15 @@ impl Dialer {
     /// # Errors
     /// [`DialError`], naming the step that failed and what it was tried on.
     pub async fn dial(&self, target: &Target) -> Result<Transport, DialError> {
-        let deadline = Deadline { at: Instant::now() + DIAL_TIMEOUT, target };
+        self.dial_within(target, DIAL_TIMEOUT).await
+    }
+
+    /// The same with another deadline, counted from now.
+    ///
+    /// # Errors
+    /// As [`Dialer::dial`].
+    pub async fn dial_within(&self, target: &Target, timeout: Duration) -> Result<Transport, DialError> {
+        let deadline = Deadline { at: Instant::now() + timeout, timeout, target };
         let proxy = self.proxy.proxy_for(target);
         let (host, port) = proxy.map_or((&target.host, target.port), |proxy| (&proxy.host, proxy.port));
 
@@ -147,10 +155,12 @@ pub enum DialError {
         /// The reason.
         source: HandshakeError,
     },
-    /// [`DIAL_TIMEOUT`] has passed.
+    /// The deadline has passed.
     TimedOut {
         /// Where to.
         target: String,
+        /// How long it was tried.
+        after: Duration,
         /// The step that was not done by then.
         step: Step,
     },
@@ -174,15 +184,14 @@ impl fmt::Display for DialError {
             Self::Proxy { proxy, target, source } => write!(f, "no way through proxy {proxy} to {target}: {source}"),
             Self::Tls { proxy: None, source } => source.fmt(f),
             Self::Tls { proxy: Some(proxy), source } => write!(f, "through proxy {proxy}: {source}"),
-            Self::TimedOut { target, step } => {
-                let seconds = DIAL_TIMEOUT.as_secs();
+            Self::TimedOut { target, after, step } => {
                 let (doing, hint) = match step {
                     Step::Resolve => ("resolving its name", "check this machine's DNS servers"),
                     Step::Connect => ("connecting", "check the network and firewalls in between"),
                     Step::Proxy => ("waiting for the proxy's tunnel", "check the proxy"),
                     Step::Tls => ("in the TLS handshake", "check that the port speaks TLS"),
                 };
-                write!(f, "{target} was not reached in {seconds} s, still {doing}; {hint}")
+                write!(f, "{target} was not reached in {after:?}, still {doing}; {hint}")
             }
         }
     }
@@ -201,6 +210,7 @@ impl Error for DialError {
 
 struct Deadline<'a> {
     at: Instant,
+    timeout: Duration,
     target: &'a Target,
 }
 
@@ -208,7 +218,7 @@ impl Deadline<'_> {
     async fn within<T>(&self, step: Step, work: impl Future<Output = Result<T, DialError>>) -> Result<T, DialError> {
         let timeout = async {
             Timer::at(self.at).await;
-            Err(DialError::TimedOut { target: self.target.authority(), step })
+            Err(DialError::TimedOut { target: self.target.authority(), after: self.timeout, step })
         };
         future::or(work, timeout).await
     }

@@ -17,7 +17,7 @@ use smol::{Async, Timer, future};
 use umbilical_link::tls::{self, ClientConfig, DefaultTimeProvider, Roots, ServerConfig, TimeProvider, UnixTime};
 
 /// Runs a test that must not hang for ever.
-pub fn run<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     smol::block_on(future::or(test, async {
         Timer::after(Duration::from_secs(60)).await;
         panic!("the test hangs");
@@ -25,17 +25,17 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// A certificate authority with a directory for its files.
-pub struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     directory: tempfile::TempDir,
 }
 
 impl Authority {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::named("Umbilical test authority")
     }
 
-    pub fn named(name: &str) -> Self {
+    pub(crate) fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
@@ -45,16 +45,16 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), directory }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    pub fn roots(&self) -> Roots {
+    pub(crate) fn roots(&self) -> Roots {
         Roots::File(self.path("ca.pem"))
     }
 
     /// Writes `{file}.pem` and `{file}.key` for `name`, valid from 2020 up to and without 2080.
-    pub fn issue(&self, file: &str, name: &str) {
+    pub(crate) fn issue(&self, file: &str, name: &str) {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2080, 1, 1);
@@ -65,20 +65,20 @@ impl Authority {
     }
 
     /// A server that shows a fresh certificate for `name`.
-    pub fn server(&self, name: &str) -> Arc<ServerConfig> {
+    pub(crate) fn server(&self, name: &str) -> Arc<ServerConfig> {
         self.issue("server", name);
         tls::server_config(&self.path("server.pem"), &self.path("server.key")).unwrap()
     }
 
     /// A client that believes this authority and the machine's clock.
-    pub fn client(&self) -> Arc<ClientConfig> {
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
         tls::client_config(&self.roots(), Arc::new(DefaultTimeProvider)).unwrap()
     }
 }
 
 /// A clock that stands still.
 #[derive(Debug)]
-pub struct StoppedAt(pub u64);
+pub(crate) struct StoppedAt(pub(crate) u64);
 
 impl TimeProvider for StoppedAt {
     fn current_time(&self) -> Option<UnixTime> {
@@ -86,21 +86,21 @@ impl TimeProvider for StoppedAt {
     }
 }
 
-pub fn listen() -> (Async<TcpListener>, SocketAddr) {
+pub(crate) fn listen() -> (Async<TcpListener>, SocketAddr) {
     let listener = Async::<TcpListener>::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.get_ref().local_addr().unwrap();
     (listener, address)
 }
 
 /// The two ends of a TCP connection: who dialled, who accepted.
-pub async fn pair() -> (Async<TcpStream>, Async<TcpStream>) {
+pub(crate) async fn pair() -> (Async<TcpStream>, Async<TcpStream>) {
     let (listener, address) = listen();
     let (near, far) = future::zip(Async::<TcpStream>::connect(address), listener.accept()).await;
     (near.unwrap(), far.unwrap().0)
 }
 
 /// Reads a request head (up to its empty line) and returns it.
-pub async fn read_request(socket: &mut Async<TcpStream>) -> String {
+pub(crate) async fn read_request(socket: &mut Async<TcpStream>) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -111,7 +111,7 @@ pub async fn read_request(socket: &mut Async<TcpStream>) -> String {
 }
 
 /// The value of a field in a request head.
-pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines()
         .filter_map(|line| line.split_once(": "))
         .find(|(key, _)| key.eq_ignore_ascii_case(name))
@@ -119,7 +119,7 @@ pub fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// Reads until `stream` ends, taking a cut connection for an end too.
-pub async fn drain(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
+pub(crate) async fn drain(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
     let mut all = Vec::new();
     match stream.read_to_end(&mut all).await {
         Ok(_) => {}
@@ -130,13 +130,13 @@ pub async fn drain(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
 }
 
 /// Sends `bytes` and lets the peer see the end.
-pub async fn answer(socket: &mut Async<TcpStream>, bytes: &[u8]) {
+pub(crate) async fn answer(socket: &mut Async<TcpStream>, bytes: &[u8]) {
     socket.write_all(bytes).await.unwrap();
     socket.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
 }
 
 /// Bytes that repeat only after a long while, so that a lost, doubled or moved one shows.
-pub fn pattern(length: usize) -> Vec<u8> {
+pub(crate) fn pattern(length: usize) -> Vec<u8> {
     let mut state = 0x9E37_79B9_7F4A_7C15_u64;
     (0..length)
         .map(|_| {
