@@ -1,0 +1,23 @@
+//! Fixtures of the system tests: the real binaries, started as a user starts them, between real programs.
+//!
+//! Each file of `tests/` is one promise. What they share is here:
+//!
+//! - [`binaries`]: builds `umbilical-agent` and `umbilical-cloud`, so that a test never judges yesterday's;
+//! - [`deployment`]: keys, certificates and configuration files of one device and its cloud side, in a folder of their own;
+//! - [`tunnel`]: a deployment whose processes run;
+//! - [`programs`]: the programs on the ends: sshd, nginx, PostgreSQL, iperf3, tinyproxy, each with its own configuration and folder;
+//! - [`echo`]: services for many streams, in this process;
+//! - [`process`]: a child whose output can be waited for, and which does not outlive its test;
+//! - [`ports`], [`wait`]: free ports, conditions with a deadline.
+//!
+//! Nothing here sleeps and hopes: every wait names its condition and fails with what it saw instead.
+//! Fixtures panic, with a sentence, where a test cannot go on.
+
+pub mod binaries;
+//pub mod deployment;
+pub mod echo;
+pub mod ports;
+pub mod process;
+pub mod programs;
+//pub mod tunnel;
+pub mod wait;

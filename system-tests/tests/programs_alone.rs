@@ -1,0 +1,95 @@
+//! Promise: the programs on the ends work without the tunnel. Where one of these fails, no other failure says anything about Umbilical.
+
+use std::{fs, process::Command, thread, time::Duration};
+
+use umbilical_system_tests::{
+    echo,
+    process::run,
+    programs::{
+        iperf3::{self, Direction, Iperf3},
+        nginx::{self, Nginx},
+        postgresql::Postgresql,
+        sshd::{Remote, Sshd},
+        tinyproxy::{PASSWORD, Tinyproxy, USER},
+    },
+    wait,
+};
+
+#[test]
+fn sshd_runs_a_command_and_takes_a_file() {
+    let sshd = Sshd::start();
+    let answer = run("ssh", sshd.ssh(sshd.address).arg("echo $((6 * 7))"), wait::SOON);
+    assert_eq!(answer, "42");
+
+    let folder = tempfile::tempdir().unwrap();
+    let name = |file: &str| folder.path().join(file).to_str().unwrap().to_owned();
+    fs::write(name("here"), "content").unwrap();
+    run("scp", &mut sshd.scp(sshd.address, &name("here"), &name("there"), Remote::Target), wait::SOON);
+    assert_eq!(fs::read(name("there")).unwrap(), b"content");
+}
+
+#[test]
+fn nginx_serves_and_wrk_counts() {
+    let nginx = Nginx::start(b"a page");
+    let pressed = nginx::press(nginx.address, 10, Duration::from_secs(1));
+    assert!(pressed.requests > 0 && pressed.errors.is_empty(), "{pressed:?}");
+}
+
+#[test]
+fn postgresql_transacts() {
+    let postgresql = Postgresql::start();
+    postgresql.fill(postgresql.address, 1);
+    let transacted = postgresql.transact(postgresql.address, 2, &["--transactions=20"]);
+    assert_eq!((transacted.processed, transacted.failed), (40, 0));
+}
+
+#[test]
+fn iperf3_measures_each_way() {
+    let iperf3 = Iperf3::start();
+    for direction in [Direction::Up, Direction::Down, Direction::Both] {
+        let received = iperf3::measure(iperf3.address, direction, 2, Duration::from_secs(1));
+        assert!(received.iter().all(|&bytes| bytes > 0), "{direction:?}: {received:?}");
+    }
+}
+
+#[test]
+fn tinyproxy_wants_a_password() {
+    let proxy = Tinyproxy::start();
+    let nginx = Nginx::start(b"behind the proxy");
+    let curl = |credentials: &str| {
+        let mut curl = Command::new("curl");
+        curl.args([
+            "--silent",
+            "--noproxy",
+            "",
+            "--proxytunnel",
+            "--proxy",
+            &format!("http://{credentials}@{}", proxy.address),
+        ]);
+        curl.args(["--write-out", "%{http_connect}", &format!("http://{}/", nginx.address)]);
+        curl.output().unwrap()
+    };
+    assert_eq!(curl(&format!("{USER}:{PASSWORD}")).stdout, b"behind the proxy200");
+    let refused = String::from_utf8(curl(&format!("{USER}:wrong")).stdout).unwrap();
+    assert!(refused.starts_with('4'), "{refused}");
+}
+
+#[test]
+fn echoes_are_checked_byte_for_byte() {
+    let address = echo::start();
+    smol::block_on(echo::exchange(address, 7, 100_000)).unwrap();
+
+    // A service that changes one byte, far into the stream.
+    let liar = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let liar_address = liar.local_addr().unwrap();
+    thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = liar.accept().unwrap();
+        let mut bytes = vec![0; 100_000];
+        stream.read_exact(&mut bytes).unwrap();
+        bytes[70_000] ^= 1;
+        stream.write_all(&bytes).unwrap();
+    });
+    let error = smol::block_on(echo::exchange(liar_address, 7, 100_000)).unwrap_err();
+    assert_eq!(error.to_string(), "stream 7, byte 70000: another byte came back");
+}
