@@ -1,0 +1,377 @@
+//! `agent.toml`: the file's text becomes a [`Config`] in which nothing is left to check.
+//!
+//! What has a default may be left out; what nothing knows is refused. Files that the configuration names are looked
+//! at when it is loaded, so that `--check` finds them; secrets in them are read later, by [`credentials`].
+//!
+//! [`credentials`]: crate::credentials
+
+mod document;
+mod error;
+mod value;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read},
+    ops::RangeInclusive,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use umbilical_link::proxy::Proxy;
+use umbilical_mux::Shape;
+use umbilical_relay_protocol::RelayUrl;
+
+use self::{
+    document::{At, Table},
+    value::{command, count, duration, path, size, string},
+};
+pub use self::{
+    error::{ConfigError, Problem, Warning},
+    value::Target,
+};
+
+/// Everything the agent is told by its operator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Which relay, and how to get there.
+    pub relay: Relay,
+    /// What can be reached on this device, by name. What is not here does not exist.
+    pub services: BTreeMap<String, Service>,
+    /// How much memory sessions take.
+    pub memory: Memory,
+    /// How long sessions wait.
+    pub session: Session,
+}
+
+/// `[relay]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Relay {
+    /// The hybrid connection to listen at.
+    pub url: RelayUrl,
+    /// Certificate authorities of the relay, PEM; the system's when `None`.
+    pub ca_file: Option<PathBuf>,
+    /// The way out.
+    pub proxy: ProxyChoice,
+    /// What the agent proves itself with.
+    pub auth: Auth,
+    /// Longest silence of the agent on an idle connection.
+    pub keep_alive: Duration,
+    /// The frame that breaks it.
+    pub keep_alive_frame: KeepAliveFrame,
+}
+
+/// `proxy` of `[relay]`
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum ProxyChoice {
+    /// As `HTTPS_PROXY` and `NO_PROXY` say.
+    #[default]
+    Environment,
+    /// Straight to the relay, whatever the environment says.
+    None,
+    /// Through this one.
+    Address(Proxy),
+}
+
+/// `[relay.auth]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Auth {
+    /// A shared access key: the agent signs its own tokens.
+    SharedKey {
+        /// Name of the rule, `skn` of the token.
+        name: String,
+        /// File that holds the key.
+        file: PathBuf,
+    },
+    /// A file that holds a ready token and is read again when it changes.
+    TokenFile(PathBuf),
+    /// A program that prints a token.
+    TokenCommand {
+        /// Its path, or its name in `PATH`.
+        program: String,
+        /// Its arguments.
+        arguments: Vec<String>,
+    },
+}
+
+/// `keep-alive-frame` of `[relay]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeepAliveFrame {
+    /// An unasked Pong: nobody answers, and the hosted relay takes offence at nothing.
+    #[default]
+    Pong,
+    /// A Ping: the relay answers, so a dead path is noticed behind a proxy too.
+    Ping,
+}
+
+/// `[services.NAME]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// What is dialled.
+    pub target: Target,
+    /// Streams to it at once; no limit of its own when `None`.
+    pub max_streams: Option<usize>,
+}
+
+/// `[memory]`: sizes in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Sent and not yet acknowledged, of one session.
+    pub replay: usize,
+    /// Received and not yet taken by a service, of one session.
+    pub receive: usize,
+    /// Streams of one session.
+    pub streams: usize,
+    /// Sessions at once: gateways that reach this device.
+    pub sessions: usize,
+}
+
+/// `[session]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Session {
+    /// How long streams wait for a new link.
+    pub resume_for: Duration,
+    /// How long open streams may go on after the agent was asked to stop.
+    pub drain_for: Duration,
+}
+
+impl Memory {
+    /// The shape of each session.
+    #[must_use]
+    pub fn shape(&self) -> Shape {
+        let streams = u16::try_from(self.streams).expect("STREAMS ends below 65536");
+        Shape { streams, replay: self.replay, receive: self.receive }
+    }
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory { replay: 256 * 1024, receive: 256 * 1024, streams: 64, sessions: 4 }
+    }
+}
+
+impl Default for Session {
+    fn default() -> Session {
+        Session { resume_for: Duration::from_secs(120), drain_for: Duration::from_secs(10) }
+    }
+}
+
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// `keep-alive = "metered"`: just below the four minutes after which load balancers forget an idle connection.
+const METERED: Duration = Duration::from_secs(210);
+const KEEP_ALIVES: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(230);
+const WAITS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
+/// A replay ring holds at least one record of the greatest length.
+const REPLAY: RangeInclusive<usize> = 16 * 1024..=64 * 1024 * 1024;
+const RECEIVE: RangeInclusive<usize> = 16 * 1024..=15 * 1024 * 1024;
+const STREAMS: RangeInclusive<usize> = 1..=4096;
+const SESSIONS: RangeInclusive<usize> = 1..=64;
+
+/// A file that the configuration names: what must be true of it is seen when the configuration is loaded.
+#[derive(Debug)]
+struct NamedFile {
+    at: At<PathBuf>,
+    role: FileRole,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FileRole {
+    Certificates,
+    Secret,
+    Program,
+}
+
+impl Config {
+    /// Reads and checks `file` and the files it names.
+    ///
+    /// # Errors
+    /// The first fault found, with its line.
+    pub fn load(file: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
+        let text =
+            fs::read_to_string(file).map_err(|error| ConfigError::new(file, None, Problem::Unreadable(error)))?;
+        let (config, files) = read_document(file, &text)?;
+        let mut warnings = Vec::new();
+        for named in files {
+            let line = named.at.line;
+            check_file(named, &mut warnings).map_err(|problem| ConfigError::new(file, Some(line), problem))?;
+        }
+        if config.services.is_empty() {
+            warnings.push(Warning::NoServices);
+        }
+        Ok((config, warnings))
+    }
+
+    /// Reads `text` alone and leaves alone the files it names; `file` only appears in errors.
+    ///
+    /// # Errors
+    /// The first fault found, with its line.
+    pub fn parse(file: &Path, text: &str) -> Result<Config, ConfigError> {
+        read_document(file, text).map(|(config, _)| config)
+    }
+}
+
+fn read_document(file: &Path, text: &str) -> Result<(Config, Vec<NamedFile>), ConfigError> {
+    let mut root = Table::parse(file, text)?;
+    root.only(&["relay", "services", "memory", "session"])?;
+    let mut files = Vec::new();
+    let relay = match root.table("relay")? {
+        Some(table) => read_relay(table, &mut files)?,
+        None => return Err(root.missing("relay", "a table with url and auth")),
+    };
+    let services = root.table("services")?.map(read_services).transpose()?.unwrap_or_default();
+    let memory = root.table("memory")?.map(read_memory).transpose()?.unwrap_or_default();
+    let session = root.table("session")?.map(read_session).transpose()?.unwrap_or_default();
+    Ok((Config { relay, services, memory, session }, files))
+}
+
+fn read_relay(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Result<Relay, ConfigError> {
+    table.only(&["url", "ca-file", "proxy", "keep-alive", "keep-alive-frame", "auth"])?;
+    let url = table.required("url", "wss://HOST/NAME or sb://NAMESPACE.servicebus.windows.net/NAME", |value| {
+        RelayUrl::parse(value.as_str()?).ok().filter(|url| !url.path().is_empty())
+    })?;
+    let ca_file = table.optional("ca-file", "a path", path)?;
+    let proxy =
+        table.optional("proxy", "http://[USER:PASSWORD@]HOST:PORT or \"none\"", |value| match value.as_str()? {
+            "none" => Some(ProxyChoice::None),
+            address => Proxy::parse(address).ok().map(ProxyChoice::Address),
+        })?;
+    let keep_alive =
+        table.optional("keep-alive", "5s to 230s, such as \"60s\", or \"metered\"", |value| {
+            match value.as_str()? {
+                "metered" => Some(METERED),
+                _ => duration(value, &KEEP_ALIVES),
+            }
+        })?;
+    let keep_alive_frame =
+        table.optional("keep-alive-frame", "\"pong\" or \"ping\"", |value| match value.as_str()? {
+            "pong" => Some(KeepAliveFrame::Pong),
+            "ping" => Some(KeepAliveFrame::Ping),
+            _ => None,
+        })?;
+    let auth = match table.table("auth")? {
+        Some(auth) => read_auth(auth, files)?,
+        None => return Err(table.missing("auth", AUTH)),
+    };
+    Ok(Relay {
+        url: url.value,
+        ca_file: ca_file.map(|at| note_file(files, at, FileRole::Certificates)),
+        proxy: proxy.map(|at| at.value).unwrap_or_default(),
+        auth,
+        keep_alive: keep_alive.map_or(KEEP_ALIVE, |at| at.value),
+        keep_alive_frame: keep_alive_frame.map(|at| at.value).unwrap_or_default(),
+    })
+}
+
+const AUTH: &str = "key-name with key-file, or token-file, or token-command";
+
+fn read_auth(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Result<Auth, ConfigError> {
+    table.only(&["key-name", "key-file", "token-file", "token-command"])?;
+    let shared_key = table.has("key-name") || table.has("key-file");
+    let ways = [shared_key, table.has("token-file"), table.has("token-command")];
+    match ways.iter().filter(|way| **way).count() {
+        0 => return Err(table.refuse(AUTH, "none of them")),
+        1 => {}
+        _ => return Err(table.refuse(AUTH, "more than one of them")),
+    }
+    if let Some(file) = table.optional("token-file", "a path", path)? {
+        return Ok(Auth::TokenFile(note_file(files, file, FileRole::Secret)));
+    }
+    let command = table.optional("token-command", "a list of a program and its arguments", command)?;
+    if let Some(At { value: (program, arguments), key, line }) = command {
+        if program.starts_with('/') {
+            files.push(NamedFile { at: At { value: PathBuf::from(&program), key, line }, role: FileRole::Program });
+        }
+        return Ok(Auth::TokenCommand { program, arguments });
+    }
+    let name = table.required("key-name", "the name of a shared access key", string)?;
+    let file = table.required("key-file", "the path of the file that holds the key", path)?;
+    Ok(Auth::SharedKey { name: name.value, file: note_file(files, file, FileRole::Secret) })
+}
+
+fn read_services(mut table: Table<'_>) -> Result<BTreeMap<String, Service>, ConfigError> {
+    let mut services = BTreeMap::new();
+    while let Some(name) = table.first_key() {
+        if !is_service_name(&name) {
+            return Err(table.refuse_key(&name, "a name of 1 to 64 letters, digits, `-`, `_` or `.`"));
+        }
+        let Some(mut service) = table.table(&name)? else { break };
+        service.only(&["target", "max-streams"])?;
+        let target = service.required("target", Target::EXPECTED, |value| Target::parse(value.as_str()?))?;
+        let max_streams = service.optional("max-streams", "a number from 1 to 4096", |value| count(value, &STREAMS))?;
+        services.insert(name, Service { target: target.value, max_streams: max_streams.map(|at| at.value) });
+    }
+    Ok(services)
+}
+
+fn is_service_name(name: &str) -> bool {
+    (1..=umbilical_mux::MAX_SERVICE).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+fn read_memory(mut table: Table<'_>) -> Result<Memory, ConfigError> {
+    table.only(&["replay", "receive", "streams", "sessions"])?;
+    let replay = table.optional("replay", "a size from 16K to 64M, such as \"256K\"", |value| size(value, &REPLAY))?;
+    let receive =
+        table.optional("receive", "a size from 16K to 15M, such as \"256K\"", |value| size(value, &RECEIVE))?;
+    let streams = table.optional("streams", "a number from 1 to 4096", |value| count(value, &STREAMS))?;
+    let sessions = table.optional("sessions", "a number from 1 to 64", |value| count(value, &SESSIONS))?;
+    let default = Memory::default();
+    let memory = Memory {
+        replay: replay.map_or(default.replay, |at| at.value),
+        receive: receive.map_or(default.receive, |at| at.value),
+        streams: streams.map_or(default.streams, |at| at.value),
+        sessions: sessions.map_or(default.sessions, |at| at.value),
+    };
+    match memory.shape().check() {
+        Ok(()) => Ok(memory),
+        Err(_) => Err(table.refuse(
+            "`receive` of at least 512 bytes for each of the `streams`",
+            &format!("{} bytes for {} streams", memory.receive, memory.streams),
+        )),
+    }
+}
+
+fn read_session(mut table: Table<'_>) -> Result<Session, ConfigError> {
+    table.only(&["resume-for", "drain-for"])?;
+    const WAIT: &str = "a duration up to 24h, such as \"120s\", \"2m\" or \"1h\"";
+    let resume_for = table.optional("resume-for", WAIT, |value| duration(value, &WAITS))?;
+    let drain_for = table.optional("drain-for", WAIT, |value| duration(value, &WAITS))?;
+    let default = Session::default();
+    Ok(Session {
+        resume_for: resume_for.map_or(default.resume_for, |at| at.value),
+        drain_for: drain_for.map_or(default.drain_for, |at| at.value),
+    })
+}
+
+fn note_file(files: &mut Vec<NamedFile>, at: At<PathBuf>, role: FileRole) -> PathBuf {
+    let path = at.value.clone();
+    files.push(NamedFile { at, role });
+    path
+}
+
+fn check_file(named: NamedFile, warnings: &mut Vec<Warning>) -> Result<(), Problem> {
+    let NamedFile { at: At { value: path, key, .. }, role } = named;
+    let (empty, mode) = match look_at(&path, role) {
+        Ok(seen) => seen,
+        Err(error) => return Err(Problem::File { key, path, error }),
+    };
+    if empty {
+        return Err(Problem::EmptyFile { key, path });
+    }
+    if role == FileRole::Secret && mode & 0o004 != 0 {
+        warnings.push(Warning::ReadableByAll { key, path, mode });
+    }
+    Ok(())
+}
+
+/// Whether the file is empty, and its permission bits. A program need not be readable to be run.
+fn look_at(path: &Path, role: FileRole) -> io::Result<(bool, u32)> {
+    let metadata = fs::metadata(path)?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    let empty = match role {
+        FileRole::Program => metadata.len() == 0,
+        FileRole::Certificates | FileRole::Secret => File::open(path)?.read(&mut [0])? == 0,
+    };
+    Ok((empty, mode))
+}

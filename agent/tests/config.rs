@@ -1,0 +1,311 @@
+//! What a configuration may say, and what is said about one that may not.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use umbilical_agent::config::{Auth, Config, KeepAliveFrame, Memory, ProxyChoice, Session, Target, Warning};
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/agent.toml");
+
+/// A configuration without defaults, three lines long.
+const LEAST: &str = "relay.url = 'wss://relay/x'\nrelay.auth.token-file = '/run/token'\n\n";
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(Path::new("agent.toml"), text).map_err(|error| error.to_string())
+}
+
+fn parse_error(text: &str) -> String {
+    parse(text).expect_err(text)
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let config = parse(&fs::read_to_string(EXAMPLE).unwrap()).unwrap();
+    assert_eq!(config.relay.url.to_string(), "wss://relay.example.net/gateway-0042");
+    let key_file = PathBuf::from("/run/credentials/umbilical-agent.service/key");
+    assert_eq!(config.relay.auth, Auth::SharedKey { name: "listen".into(), file: key_file });
+    assert_eq!(config.services["ssh"].target, Target::Tcp { host: "127.0.0.1".into(), port: 22 });
+    assert_eq!(config.services["ssh"].max_streams, None);
+    assert_eq!(config.services["docker"].target, Target::Unix("/run/docker.sock".into()));
+    assert_eq!(config.services["docker"].max_streams, Some(4));
+}
+
+#[test]
+fn what_the_example_comments_out_is_the_default() {
+    let text = fs::read_to_string(EXAMPLE).unwrap();
+    let examples_only = ["#ca-file", "#proxy", "#token-file", "#token-command"];
+    const DEFAULTS: usize = 8;
+    let mut defaults = 0;
+    let spelt_out: String = text
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(key) if !key.starts_with(' ') && !examples_only.iter().any(|only| line.starts_with(only)) => {
+                defaults += 1;
+                format!("{key}\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    assert_eq!(defaults, DEFAULTS, "a key with a default was added or taken away");
+    assert_eq!(parse(&spelt_out), parse(&text));
+    let config = parse(LEAST).unwrap();
+    assert_eq!((config.memory, config.session), (Memory::default(), Session::default()));
+    assert_eq!(config.relay.proxy, ProxyChoice::Environment);
+}
+
+#[test]
+fn the_example_has_every_key() {
+    let text = fs::read_to_string(EXAMPLE).unwrap();
+    for table in ["", "relay.", "relay.auth.", "services.x.", "memory.", "session."] {
+        let error = parse_error(&format!("{table}no-such-key = 1\nservices.x.target = 'unix:/x'\n{LEAST}"));
+        let (_, expected) = error.split_once("expected ").unwrap_or_else(|| panic!("{error}"));
+        for key in expected.split([',', ' ']).filter(|word| !word.is_empty() && *word != "or") {
+            let shown = [format!("\n{key} = "), format!("\n#{key} = "), format!("\n[{table}{key}")];
+            assert!(shown.iter().any(|form| text.contains(form)), "{key} is not in the example");
+        }
+    }
+}
+
+#[test]
+fn every_value_arrives_where_it_belongs() {
+    let config = parse(
+        r#"
+        [relay]
+        url = "sb://ns.servicebus.windows.net/site/gateway"
+        ca-file = "/ca.pem"
+        proxy = "none"
+        keep-alive = "metered"
+        keep-alive-frame = "ping"
+        auth = { token-command = ["/bin/fetch", "-x"] }
+        [services."plc.1"]
+        target = "tcp:[::1]:502"
+        [memory]
+        replay = 32768
+        receive = "1M"
+        streams = 3
+        sessions = 1
+        [session]
+        resume-for = "5m"
+        drain-for = "0s"
+        "#,
+    )
+    .unwrap();
+    assert_eq!(config.relay.url.path(), "site/gateway");
+    assert_eq!(config.relay.ca_file, Some("/ca.pem".into()));
+    assert_eq!(config.relay.proxy, ProxyChoice::None);
+    assert_eq!(config.relay.keep_alive.as_secs(), 210);
+    assert_eq!(config.relay.keep_alive_frame, KeepAliveFrame::Ping);
+    assert_eq!(config.relay.auth, Auth::TokenCommand { program: "/bin/fetch".into(), arguments: vec!["-x".into()] });
+    assert_eq!(config.services["plc.1"].target, Target::Tcp { host: "::1".into(), port: 502 });
+    assert_eq!(config.memory, Memory { replay: 32 * 1024, receive: 1024 * 1024, streams: 3, sessions: 1 });
+    assert_eq!((config.session.resume_for.as_secs(), config.session.drain_for.as_secs()), (300, 0));
+}
+
+#[test]
+fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
+    const AUTH: &str = "key-name with key-file, or token-file, or token-command";
+    let with = |lines: &str| format!("{LEAST}{lines}");
+    let faults = [
+        // what is not TOML
+        ("relay = [".to_owned(), "agent.toml:1: not valid TOML: unclosed array, expected `]`".to_owned()),
+        (with("a = 1\na = 2"), "agent.toml:5: not valid TOML: duplicate key".to_owned()),
+        // keys
+        (String::new(), "agent.toml: `relay` is missing, expected a table with url and auth".to_owned()),
+        (
+            with("[memmory]"),
+            "agent.toml:4: unknown key `memmory` at the top level, expected relay, services, memory or session".to_owned(),
+        ),
+        (
+            with("[services.ssh]\ntarget = 'tcp:a:1'\nmax-stream = 1"),
+            "agent.toml:6: unknown key `max-stream` in [services.ssh], expected target or max-streams".to_owned(),
+        ),
+        (
+            with("[services.ssh]\n"),
+            "agent.toml:4: `services.ssh.target` is missing, expected tcp:HOST:PORT or unix:/PATH".to_owned(),
+        ),
+        (
+            "[relay]\nauth.token-file = 'x'".to_owned(),
+            "agent.toml:1: `relay.url` is missing, expected wss://HOST/NAME or sb://NAMESPACE.servicebus.windows.net/NAME"
+                .to_owned(),
+        ),
+        (
+            "[relay]\nurl = 'wss://h/n'".to_owned(),
+            format!("agent.toml:1: `relay.auth` is missing, expected {AUTH}"),
+        ),
+        // types
+        (with("[services.ssh]\ntarget = 22"), target_error("22")),
+        ("relay = 1".to_owned(), "agent.toml:1: `relay`: expected a table, found 1".to_owned()),
+        (with("[memory]\nstreams = '64'"), memory_error("streams", "a number from 1 to 4096", "\"64\"")),
+        (with("[memory]\nstreams = 1.5"), memory_error("streams", "a number from 1 to 4096", "1.5")),
+        (with("[memory]\nstreams = true"), memory_error("streams", "a number from 1 to 4096", "true")),
+        (with("[memory]\nstreams = [1]"), memory_error("streams", "a number from 1 to 4096", "an array")),
+        (with("[memory]\nstreams = {}"), memory_error("streams", "a number from 1 to 4096", "a table")),
+        (with("[memory]\nstreams = 1979-05-27"), memory_error("streams", "a number from 1 to 4096", "a date")),
+        // ranges
+        (with("[memory]\nstreams = 0"), memory_error("streams", "a number from 1 to 4096", "0")),
+        (with("[memory]\nsessions = 65"), memory_error("sessions", "a number from 1 to 64", "65")),
+        (
+            with("[memory]\nreplay = '256Q'"),
+            memory_error("replay", "a size from 16K to 64M, such as \"256K\"", "\"256Q\""),
+        ),
+        (
+            with("[memory]\nreceive = '15K'"),
+            memory_error("receive", "a size from 16K to 15M, such as \"256K\"", "\"15K\""),
+        ),
+        (
+            with("[memory]\nstreams = 100\nreceive = '16K'"),
+            "agent.toml:4: `memory`: expected `receive` of at least 512 bytes for each of the `streams`, found 16384 bytes \
+             for 100 streams"
+                .to_owned(),
+        ),
+        (
+            with("[session]\nresume-for = 120"),
+            "agent.toml:5: `session.resume-for`: expected a duration up to 24h, such as \"120s\", \"2m\" or \"1h\", found 120"
+                .to_owned(),
+        ),
+        (
+            with("[session]\ndrain-for = '25h'"),
+            "agent.toml:5: `session.drain-for`: expected a duration up to 24h, such as \"120s\", \"2m\" or \"1h\", found \
+             \"25h\""
+                .to_owned(),
+        ),
+        // targets
+        (with("[services.ssh]\ntarget = 'localhost:22'"), target_error("\"localhost:22\"")),
+        (with("[services.ssh]\ntarget = 'udp:127.0.0.1:161'"), target_error("\"udp:127.0.0.1:161\"")),
+        (with("[services.ssh]\ntarget = \"tcp:\\u0007\\n\""), target_error("\"tcp:\\u{7}\\n\"")),
+        (
+            with(&format!("[services.ssh]\ntarget = '{}'", "y".repeat(100))),
+            target_error(&format!("\"{}...\"", "y".repeat(60))),
+        ),
+        (
+            with("services.'s s h' = {}"),
+            "agent.toml:4: `services`: expected a name of 1 to 64 letters, digits, `-`, `_` or `.`, found \"s s h\"".to_owned(),
+        ),
+        // the relay
+        (
+            "relay.url = 'https://relay/x'".to_owned(),
+            "agent.toml:1: `relay.url`: expected wss://HOST/NAME or sb://NAMESPACE.servicebus.windows.net/NAME, found \
+             \"https://relay/x\""
+                .to_owned(),
+        ),
+        (
+            "relay.url = 'wss://relay/'".to_owned(),
+            "agent.toml:1: `relay.url`: expected wss://HOST/NAME or sb://NAMESPACE.servicebus.windows.net/NAME, found \
+             \"wss://relay/\""
+                .to_owned(),
+        ),
+        (
+            "relay.url = 'wss://h/n'\nrelay.keep-alive = '4m'".to_owned(),
+            "agent.toml:2: `relay.keep-alive`: expected 5s to 230s, such as \"60s\", or \"metered\", found \"4m\"".to_owned(),
+        ),
+        (
+            "relay.url = 'wss://h/n'\nrelay.keep-alive-frame = 'text'".to_owned(),
+            "agent.toml:2: `relay.keep-alive-frame`: expected \"pong\" or \"ping\", found \"text\"".to_owned(),
+        ),
+        (
+            "relay.url = 'wss://h/n'\nrelay.proxy = 'socks5://me:hunter2@proxy:1080'".to_owned(),
+            "agent.toml:2: `relay.proxy`: expected http://[USER:PASSWORD@]HOST:PORT or \"none\", found \
+             \"socks5://***@proxy:1080\""
+                .to_owned(),
+        ),
+        // the three ways to prove oneself
+        (
+            "[relay]\nurl = 'wss://h/n'\n[relay.auth]".to_owned(),
+            format!("agent.toml:3: `relay.auth`: expected {AUTH}, found none of them"),
+        ),
+        (
+            "[relay]\nurl = 'wss://h/n'\n[relay.auth]\nkey-name = 'k'\ntoken-file = 'f'".to_owned(),
+            format!("agent.toml:3: `relay.auth`: expected {AUTH}, found more than one of them"),
+        ),
+        (
+            "[relay]\nurl = 'wss://h/n'\n[relay.auth]\nkey-name = 'k'".to_owned(),
+            "agent.toml:3: `relay.auth.key-file` is missing, expected the path of the file that holds the key".to_owned(),
+        ),
+        (
+            "[relay]\nurl = 'wss://h/n'\n[relay.auth]\nkey-name = ''\nkey-file = 'f'".to_owned(),
+            "agent.toml:4: `relay.auth.key-name`: expected the name of a shared access key, found \"\"".to_owned(),
+        ),
+        (
+            "[relay]\nurl = 'wss://h/n'\n[relay.auth]\ntoken-command = 'fetch'".to_owned(),
+            "agent.toml:4: `relay.auth.token-command`: expected a list of a program and its arguments, found \"fetch\""
+                .to_owned(),
+        ),
+        (
+            "[relay]\nurl = 'wss://h/n'\n[relay.auth]\ntoken-command = []".to_owned(),
+            "agent.toml:4: `relay.auth.token-command`: expected a list of a program and its arguments, found an array"
+                .to_owned(),
+        ),
+    ];
+    for (text, expected) in faults {
+        assert_eq!(parse_error(&text), expected, "{text}");
+    }
+}
+
+fn target_error(found: &str) -> String {
+    format!("agent.toml:5: `services.ssh.target`: expected tcp:HOST:PORT or unix:/PATH, found {found}")
+}
+
+fn memory_error(key: &str, expected: &str, found: &str) -> String {
+    format!("agent.toml:5: `memory.{key}`: expected {expected}, found {found}")
+}
+
+#[test]
+fn files_are_looked_at_when_the_configuration_is_loaded() {
+    let directory = std::env::temp_dir().join(format!("umbilical-config-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let [file, key, empty, absent] = ["agent.toml", "key", "empty", "absent"].map(|name| directory.join(name));
+    fs::write(&key, "secret").unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&empty, "").unwrap();
+    let load = |lines: &str| {
+        fs::write(&file, format!("[relay]\nurl = 'wss://h/n'\n{lines}\n")).unwrap();
+        Config::load(&file).map_err(|error| error.to_string())
+    };
+    let with_key = |path: &Path| format!("auth.key-name = 'k'\nauth.key-file = '{}'", path.display());
+    let at = |line: usize| format!("{}:{line}: ", file.display());
+    let gone = "No such file or directory (os error 2)";
+
+    let (_, warnings) = load(&with_key(&key)).unwrap();
+    assert_eq!(warnings, [Warning::NoServices]);
+    assert_eq!(
+        load(&with_key(&absent)).unwrap_err(),
+        format!("{}`relay.auth.key-file`: can't read {}: {gone}", at(4), absent.display())
+    );
+    assert_eq!(
+        load(&with_key(&empty)).unwrap_err(),
+        format!("{}`relay.auth.key-file`: {} is empty", at(4), empty.display())
+    );
+    assert_eq!(
+        load(&with_key(&directory)).unwrap_err(),
+        format!("{}`relay.auth.key-file`: can't read {}: Is a directory (os error 21)", at(4), directory.display())
+    );
+    assert_eq!(
+        load(&format!("ca-file = '{}'\n{}", absent.display(), with_key(&key))).unwrap_err(),
+        format!("{}`relay.ca-file`: can't read {}: {gone}", at(3), absent.display())
+    );
+    assert_eq!(
+        load(&format!("auth.token-command = ['{}']", absent.display())).unwrap_err(),
+        format!("{}`relay.auth.token-command`: can't read {}: {gone}", at(3), absent.display())
+    );
+
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let (_, warnings) = load(&format!("{}\n[services.s]\ntarget = 'unix:/s'", with_key(&key))).unwrap();
+    let [warning] = warnings.try_into().unwrap();
+    assert_eq!(
+        warning.to_string(),
+        format!(
+            "`relay.auth.key-file`: every user of this machine can read {0} (mode 0644); run: chmod o-rwx {0}",
+            key.display()
+        )
+    );
+
+    let error = Config::load(&absent).unwrap_err().to_string();
+    assert_eq!(error, format!("{}: can't read the configuration: {gone}", absent.display()));
+    fs::write(&file, b"\xff").unwrap();
+    let error = Config::load(&file).unwrap_err().to_string();
+    assert_eq!(error, format!("{}: can't read the configuration: stream did not contain valid UTF-8", file.display()));
+    fs::remove_dir_all(directory).unwrap();
+}
