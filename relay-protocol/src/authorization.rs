@@ -9,10 +9,12 @@ use crate::token::{SasToken, TokenError};
 pub struct Key(Vec<u8>);
 
 impl Key {
-    /// Takes the key as the text it is given out as (not decoded), without white space around it.
+    /// Takes the key as the text it is given out as (not decoded), without white space around it. `None` if nothing is
+    /// left: what an empty key signs, anybody can sign.
     #[must_use]
-    pub fn new(text: &str) -> Self {
-        Self(text.trim().as_bytes().to_vec())
+    pub fn new(text: &str) -> Option<Self> {
+        let text = text.trim();
+        (!text.is_empty()).then(|| Self(text.as_bytes().to_vec()))
     }
 
     /// For [`SasToken::sign`] and [`SasToken::verify`].

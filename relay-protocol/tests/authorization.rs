@@ -1,0 +1,175 @@
+//! A token is good or there is one clear reason why not.
+
+use umbilical_relay_protocol::{Grant, Key, Rejection, RelayUrl, Right, Rights, Rule, SasToken, TokenError, authorize};
+
+const NOW: u64 = 1_795_471_375;
+
+fn rule(name: &str, primary: &str, secondary: Option<&str>, rights: &[Right]) -> Rule {
+    let key = |text| Key::new(text).expect("a key");
+    Rule {
+        name: name.to_owned(),
+        primary: key(primary),
+        secondary: secondary.map(key),
+        rights: rights.iter().copied().collect(),
+    }
+}
+
+fn token(path: &str, key_name: &str, key: &str, expires: u64) -> String {
+    let url = RelayUrl::parse("wss://relay.example:8443").expect("a URL").with_path(path);
+    SasToken::sign(&url.resource(), key_name, key.as_bytes(), expires)
+}
+
+#[test]
+fn the_decision() {
+    use Right::{Listen, Manage, Send};
+    let entity = [rule("device", "one", Some("two"), &[Listen])];
+    let namespace = [rule("root", "three", None, &[Manage]), rule("device", "four", None, &[Send])];
+    let ask = |token: &str, right, path| authorize(token, right, path, &entity, &namespace, NOW);
+    let good = |key_name: &str, expires| Ok(Grant { key_name: key_name.to_owned(), expires });
+    let later = NOW + 60;
+
+    assert_eq!(ask(&token("hyco", "device", "one", later), Listen, "hyco"), good("device", later));
+    assert_eq!(ask(&token("hyco", "device", "two", later), Listen, "hyco"), good("device", later), "secondary key");
+    assert_eq!(ask(&token("hyco", "device", "two", later), Listen, "hyco/suffix"), good("device", later));
+    assert_eq!(ask(&token("", "root", "three", NOW + 1), Listen, "hyco"), good("root", NOW + 1), "manage includes all");
+    assert_eq!(ask(&token("", "root", "three", later), Send, "hyco"), good("root", later));
+    assert_eq!(ask(&token("", "root", "three", later), Manage, "hyco"), good("root", later));
+    assert_eq!(
+        ask(&token("hyco", "device", "four", later), Send, "hyco"),
+        good("device", later),
+        "same name, namespace"
+    );
+
+    let device = || "device".to_owned();
+    let missing = |wanted| Err(TokenError::MissingRight { key_name: device(), wanted });
+    assert_eq!(ask(&token("hyco", "device", "one", later), Send, "hyco"), missing(Send));
+    assert_eq!(ask(&token("hyco", "device", "four", later), Listen, "hyco"), missing(Listen));
+    assert_eq!(ask(&token("hyco", "device", "one", later), Manage, "hyco"), missing(Manage));
+    assert_eq!(
+        ask(&token("hyco", "nobody", "one", later), Listen, "hyco"),
+        Err(TokenError::UnknownKeyName { key_name: "nobody".to_owned() })
+    );
+    assert_eq!(
+        ask(&token("hyco", "device", "three", later), Listen, "hyco"),
+        Err(TokenError::InvalidSignature { key_name: device() }),
+        "the key of another rule"
+    );
+    assert_eq!(
+        ask(&token("hyco", "device", "one", NOW), Listen, "hyco"),
+        Err(TokenError::Expired { seconds_ago: 0, expires: NOW }),
+        "over in the very second"
+    );
+    assert_eq!(
+        ask(&token("hyco", "device", "one", NOW - 90), Listen, "hyco"),
+        Err(TokenError::Expired { seconds_ago: 90, expires: NOW - 90 })
+    );
+    assert_eq!(
+        ask(&token("other", "device", "one", later), Listen, "hyco"),
+        Err(TokenError::WrongPath { signed_for: "http://relay.example/other/".to_owned(), wanted: "hyco".to_owned() })
+    );
+}
+
+#[test]
+fn what_is_signed_cannot_be_changed() {
+    let rules = [rule("device", "one", None, &[Right::Listen])];
+    let token = token("hyco", "device", "one", NOW + 60);
+    let forged = [
+        token.replace("hyco", "hxco"),
+        token.replace(&format!("se={}", NOW + 60), &format!("se={}", NOW + 61)),
+        token.replace(&format!("se={}", NOW + 60), &format!("se=0{}", NOW + 60)),
+        token.replace("%2F%2Frelay", "%2f%2frelay"),
+    ];
+    for forged in forged {
+        assert_ne!(forged, token);
+        let error = authorize(&forged, Right::Listen, "hxco", &rules, &[], NOW).unwrap_err();
+        assert_eq!(error, TokenError::InvalidSignature { key_name: "device".to_owned() }, "{forged}");
+    }
+}
+
+#[test]
+fn what_is_no_token() {
+    let table = [
+        ("", TokenError::NotSas),
+        ("SharedAccessSignature", TokenError::NotSas),
+        ("SharedAccessSignature ", TokenError::NotSas),
+        ("Bearer eyJhbGciOi", TokenError::NotSas),
+        ("eyJhbGciOi.e30.x", TokenError::NotSas),
+        ("SharedAccessSignature nothing", TokenError::Malformed("sr")),
+        ("SharedAccessSignature sr=x&se=1&skn=k", TokenError::Malformed("sig")),
+        ("SharedAccessSignature sr=x&sig=AAAA&skn=k", TokenError::Malformed("se")),
+        ("SharedAccessSignature sr=x&sig=AAAA&se=1", TokenError::Malformed("skn")),
+        ("SharedAccessSignature sr=x&sig=A*&se=1&skn=k", TokenError::Malformed("sig")),
+        ("SharedAccessSignature sr=x&sig=AAAA&se=&skn=k", TokenError::Malformed("se")),
+        ("SharedAccessSignature sr=x&sig=AAAA&se=%2B1&skn=k", TokenError::Malformed("se")),
+        ("SharedAccessSignature sr=x&sig=AAAA&se=+1&skn=k", TokenError::Malformed("se")),
+        ("SharedAccessSignature sr=x&sig=AAAA&se=1.5&skn=k", TokenError::Malformed("se")),
+        ("SharedAccessSignature sr=x&sig=AAAA&se=18446744073709551616&skn=k", TokenError::Malformed("se")),
+        ("SharedAccessSignature sr=x&sr=y&sig=AAAA&se=1&skn=k", TokenError::Malformed("sr")),
+        ("SharedAccessSignature sr=x&sig=AAAA&se=1&skn=k&SKN=l", TokenError::Malformed("skn")),
+    ];
+    for (text, error) in table {
+        assert_eq!(SasToken::parse(text), Err(error), "{text}");
+    }
+    let short = SasToken::parse("SharedAccessSignature sr=x&sig=AAAA&se=1&skn=k").unwrap();
+    assert!(!short.verify(b"k"), "a signature of the wrong length is wrong");
+}
+
+#[test]
+fn refusals_tell_an_operator_what_to_do() {
+    let name = || "device".to_owned();
+    let table = [
+        (TokenError::NotSas, 401, "sr=..&sig="),
+        (TokenError::Malformed("se"), 401, "`se`"),
+        (TokenError::UnknownKeyName { key_name: name() }, 401, "no rule of that name"),
+        (TokenError::InvalidSignature { key_name: name() }, 401, "The token has an invalid signature"),
+        (
+            TokenError::Expired { seconds_ago: 90, expires: 5 },
+            401,
+            "expired 90 s ago (se=5): renew it, or check the clock",
+        ),
+        (
+            TokenError::WrongPath { signed_for: "a".to_owned(), wanted: "b".to_owned() },
+            403,
+            "is for \"a\" and does not cover \"b\"",
+        ),
+        (
+            TokenError::MissingRight { key_name: name(), wanted: Right::Send },
+            403,
+            "\"device\" does not have the right Send",
+        ),
+    ];
+    for (error, status, text) in table {
+        let rejection = Rejection::token_refused(&error);
+        assert_eq!(rejection.status(), status, "{error}");
+        assert!(rejection.reason().contains(text), "{rejection}");
+    }
+}
+
+#[test]
+fn rights() {
+    let send: Rights = [Right::Send].into_iter().collect();
+    assert!(send.allow(Right::Send) && !send.allow(Right::Listen) && !send.allow(Right::Manage));
+    assert!(!Rights::default().allow(Right::Listen));
+}
+
+#[test]
+fn keys_are_the_text_they_are_shown_as_and_never_shown() {
+    let key = Key::new(" a2V5\n").unwrap();
+    assert_eq!(key.as_bytes(), b"a2V5");
+    assert!(Key::new(" \n").is_none(), "an empty key signs nothing");
+    let rule = rule("device", "topsecret", Some("topsecret"), &[Right::Listen]);
+    let token = token("hyco", "device", "topsecret", NOW);
+    let signature = token.split("sig=").nth(1).and_then(|rest| rest.get(..20)).unwrap();
+    let shown = format!("{rule:?} {:?}", SasToken::parse(&token).unwrap());
+    assert!(shown.contains("device") && !shown.contains("topsecret") && !shown.contains(signature), "{shown}");
+}
+
+#[test]
+fn a_key_name_that_is_not_encoded_is_found_too() {
+    let token = token("hyco", "my key", "one", NOW + 60);
+    assert!(token.ends_with("skn=my%20key"));
+    for spelling in ["my%20key", "my+key", "my key"] {
+        let token = token.replace("my%20key", spelling);
+        assert_eq!(SasToken::parse(&token).unwrap().key_name(), "my key", "{spelling}");
+    }
+}
