@@ -7,6 +7,7 @@
 //! Owns every offset and bit of a frame. Leaves to others: who may mask, reading and writing, and how messages are put
 //! together from fragments. No extension is ever negotiated, so reserved bits are always an error.
 
+use std::array;
 use std::error::Error;
 use std::fmt;
 
@@ -346,9 +347,11 @@ const MAX_LENGTH: u64 = u64::MAX >> 1;
 const KEY_BYTES: usize = 64;
 
 fn key_at(mask: [u8; 4], offset: u64) -> [u8; KEY_BYTES] {
+    let start = (offset % 4) as usize;
+    let turned: [u8; 4] = array::from_fn(|at| mask[(start + at) % 4]);
     let mut key = [0; KEY_BYTES];
-    for (byte, mask) in key.iter_mut().zip(mask.iter().cycle().skip((offset % 4) as usize)) {
-        *byte = *mask;
+    for chunk in key.chunks_exact_mut(4) {
+        chunk.copy_from_slice(&turned);
     }
     key
 }

@@ -1,5 +1,7 @@
 //! TLS as devices and relays meet it: real handshakes over loopback, and every way they go wrong.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use std::fs;

@@ -1,5 +1,8 @@
 //! The opening handshake against a server of another make, and against servers that misbehave.
 
+// The refusal of tungstenite's callback is what it is.
+#![allow(clippy::result_large_err, clippy::unwrap_used)]
+
 mod support;
 
 use std::net::TcpStream;

@@ -2,7 +2,7 @@
 //! kernel's choice.
 
 // Each test program uses its own part of this.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::future::Future;
 use std::io;
