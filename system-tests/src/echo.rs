@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -24,7 +24,7 @@ use smol::{
 const CHUNK: usize = 16 * 1024;
 
 /// A service that sends back what it gets.
-pub fn start() -> SocketAddr {
+pub fn start() -> SocketAddrV4 {
     serve(|stream| async move {
         let copied = smol::io::copy(stream.clone(), stream.clone()).await;
         // As a polite server does: the end of the input is the end of the output.
@@ -34,7 +34,7 @@ pub fn start() -> SocketAddr {
 }
 
 /// A service that takes connections and never reads a byte. Returns also how many it holds.
-pub fn start_deaf() -> (SocketAddr, Arc<AtomicUsize>) {
+pub fn start_deaf() -> (SocketAddrV4, Arc<AtomicUsize>) {
     let held = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&held);
     let address = serve(move |stream| {
@@ -48,12 +48,12 @@ pub fn start_deaf() -> (SocketAddr, Arc<AtomicUsize>) {
     (address, held)
 }
 
-fn serve<F>(mut handle: impl FnMut(TcpStream) -> F + Send + 'static) -> SocketAddr
+fn serve<F>(mut handle: impl FnMut(TcpStream) -> F + Send + 'static) -> SocketAddrV4
 where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
     let listener = smol::block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
-    let address = listener.local_addr().expect("it is bound");
+    let Ok(SocketAddr::V4(address)) = listener.local_addr() else { unreachable!("bound to an IPv4 address above") };
     thread::spawn(move || {
         let executor = Executor::new();
         smol::block_on(executor.run(async {
@@ -72,8 +72,8 @@ where
 ///
 /// # Errors
 /// The connection fails, or what comes back differs: the message says from where.
-pub async fn exchange(address: SocketAddr, seed: u64, length: usize) -> io::Result<()> {
-    let stream = TcpStream::connect(address).await?;
+pub async fn exchange(address: impl Into<SocketAddr>, seed: u64, length: usize) -> io::Result<()> {
+    let stream = TcpStream::connect(address.into()).await?;
     let (mut reader, mut writer) = (stream.clone(), stream.clone());
     let send = async {
         let (mut rng, mut chunk, mut left) = (Rng::with_seed(seed), [0; CHUNK], length);
@@ -91,7 +91,8 @@ pub async fn exchange(address: SocketAddr, seed: u64, length: usize) -> io::Resu
             rng.fill(&mut expected);
             let part = (length - seen).min(CHUNK);
             reader.read_exact(&mut chunk[..part]).await.map_err(|error| differs(seed, seen, &error.to_string()))?;
-            if let Some(at) = (0..part).find(|&at| chunk[at] != expected[at]) {
+            if chunk[..part] != expected[..part] {
+                let at = chunk.iter().zip(&expected).take_while(|(came, sent)| came == sent).count();
                 return Err(differs(seed, seen + at, "another byte came back"));
             }
             seen += part;
@@ -113,8 +114,8 @@ fn differs(seed: u64, at: usize, how: &str) -> io::Error {
 ///
 /// # Errors
 /// The connection fails.
-pub async fn flood(address: SocketAddr, until: std::time::Duration) -> io::Result<(TcpStream, u64)> {
-    let mut stream = TcpStream::connect(address).await?;
+pub async fn flood(address: impl Into<SocketAddr>, until: std::time::Duration) -> io::Result<(TcpStream, u64)> {
+    let mut stream = TcpStream::connect(address.into()).await?;
     let (chunk, mut sent) = ([0x55; CHUNK], 0);
     loop {
         let write = async { Some(stream.write(&chunk).await) };

@@ -7,6 +7,8 @@
 //! - [`tunnel`]: a deployment whose processes run;
 //! - [`programs`]: the programs on the ends: sshd, nginx, PostgreSQL, iperf3, tinyproxy, each with its own configuration and folder;
 //! - [`echo`]: services for many streams, in this process;
+//! - [`files`]: large files and their hashes;
+//! - [`limits`]: how many files a process may open;
 //! - [`process`]: a child whose output can be waited for, and which does not outlive its test;
 //! - [`ports`], [`wait`]: free ports, conditions with a deadline.
 //!
@@ -14,10 +16,12 @@
 //! Fixtures panic, with a sentence, where a test cannot go on.
 
 pub mod binaries;
-//pub mod deployment;
+pub mod deployment;
 pub mod echo;
+pub mod files;
+pub mod limits;
 pub mod ports;
 pub mod process;
 pub mod programs;
-//pub mod tunnel;
+pub mod tunnel;
 pub mod wait;

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener},
 };
 
 /// A loopback address that nobody listens on.
@@ -12,10 +12,10 @@ use std::{
 ///
 /// # Panics
 /// A hundred ports in a row were taken.
-pub fn free() -> SocketAddr {
+pub fn free() -> SocketAddrV4 {
     let end = first_ephemeral_port();
     (0..100)
-        .map(|_| SocketAddr::from((Ipv4Addr::LOCALHOST, fastrand::u16(10_000..end))))
+        .map(|_| SocketAddrV4::new(Ipv4Addr::LOCALHOST, fastrand::u16(10_000..end)))
         .find(|address| TcpListener::bind(address).is_ok())
         .expect("a free port among a hundred between 10000 and the ephemeral range")
 }

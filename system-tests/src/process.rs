@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -46,8 +46,21 @@ impl Process {
     /// # Panics
     /// It can't be started.
     pub fn start(name: &str, command: &mut Command) -> Process {
+        Process::spawn(name, command.stdin(Stdio::null()))
+    }
+
+    /// Starts `command` and returns what is written to its standard input.
+    ///
+    /// # Panics
+    /// It can't be started.
+    pub fn start_with_input(name: &str, command: &mut Command) -> (Process, ChildStdin) {
+        let mut process = Process::spawn(name, command.stdin(Stdio::piped()));
+        let input = process.child.stdin.take().expect("piped above");
+        (process, input)
+    }
+
+    fn spawn(name: &str, command: &mut Command) -> Process {
         let mut child = command
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

@@ -1,7 +1,8 @@
 //! Conditions with a deadline.
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    fs,
+    net::SocketAddrV4,
     thread,
     time::{Duration, Instant},
 };
@@ -26,10 +27,23 @@ pub fn for_some<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option
     }
 }
 
-/// Waits until somebody accepts connections at `address`.
+/// Waits until somebody listens at an IPv4 `address`.
+///
+/// It asks the kernel and connects to nobody: a tunnel's first connection is the test's.
 ///
 /// # Panics
 /// Nobody did `within` that time.
-pub fn for_listener(address: SocketAddr, within: Duration) {
-    for_some(&format!("a listener on {address}"), within, || TcpStream::connect(address).ok());
+pub fn for_listener(address: SocketAddrV4, within: Duration) {
+    for_some(&format!("a listener on {address}"), within, || is_listening(address).then_some(()));
+}
+
+/// A line of proc_net_tcp(5) is `sl local_address rem_address st ...`: address and port in hexadecimal, the address as
+/// the memory of this machine has it; state 0A is LISTEN.
+fn is_listening(address: SocketAddrV4) -> bool {
+    let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    sockets.lines().any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next() == Some(&local) && fields.nth(1) == Some("0A")
+    })
 }

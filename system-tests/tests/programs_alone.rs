@@ -1,9 +1,10 @@
 //! Promise: the programs on the ends work without the tunnel. Where one of these fails, no other failure says anything about Umbilical.
 
-use std::{fs, process::Command, thread, time::Duration};
+use std::{process::Command, thread, time::Duration};
 
 use umbilical_system_tests::{
     echo,
+    files::{self, Folder},
     process::run,
     programs::{
         iperf3::{self, Direction, Iperf3},
@@ -21,11 +22,12 @@ fn sshd_runs_a_command_and_takes_a_file() {
     let answer = run("ssh", sshd.ssh(sshd.address).arg("echo $((6 * 7))"), wait::SOON);
     assert_eq!(answer, "42");
 
-    let folder = tempfile::tempdir().unwrap();
-    let name = |file: &str| folder.path().join(file).to_str().unwrap().to_owned();
-    fs::write(name("here"), "content").unwrap();
-    run("scp", &mut sshd.scp(sshd.address, &name("here"), &name("there"), Remote::Target), wait::SOON);
-    assert_eq!(fs::read(name("there")).unwrap(), b"content");
+    let folder = Folder::new();
+    let (here, there) = (folder.path("here"), folder.path("there"));
+    files::make_random(&here, 100_000);
+    run("scp", &mut sshd.scp(sshd.address, &here, &there, Remote::Target), wait::SOON);
+    assert_eq!(files::sha256(&there), files::sha256(&here));
+    assert_eq!(files::length(&there), 100_000);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! iperf3, server and client.
 
-use std::{net::SocketAddr, process::Command, time::Duration};
+use std::{net::SocketAddrV4, process::Command, time::Duration};
 
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use crate::{
 /// A running iperf3 server.
 pub struct Iperf3 {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: SocketAddrV4,
     _process: Process,
 }
 
@@ -49,7 +49,7 @@ pub enum Direction {
 ///
 /// # Panics
 /// `iperf3` reports an error, or says something unknown.
-pub fn measure(address: SocketAddr, direction: Direction, streams: usize, duration: Duration) -> Vec<u64> {
+pub fn measure(address: SocketAddrV4, direction: Direction, streams: usize, duration: Duration) -> Vec<u64> {
     let mut client = Command::new(find("iperf3"));
     client.args(["--json", "--client", &address.ip().to_string(), "--port", &address.port().to_string()]);
     client.args(["--parallel", &streams.to_string(), "--time", &duration.as_secs().to_string()]);

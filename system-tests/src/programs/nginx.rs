@@ -1,6 +1,6 @@
 //! nginx, and `wrk` to press it.
 
-use std::{fs, net::SocketAddr, process::Command, time::Duration};
+use std::{fs, net::SocketAddrV4, process::Command, time::Duration};
 
 use nix::unistd::getuid;
 use tempfile::TempDir;
@@ -15,7 +15,7 @@ use crate::{
 /// A running nginx that serves a page and a large file.
 pub struct Nginx {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: SocketAddrV4,
     _process: Process,
     _folder: TempDir,
 }
@@ -65,7 +65,7 @@ pub struct Pressed {
 ///
 /// # Panics
 /// `wrk` can't run or says something unknown.
-pub fn press(address: SocketAddr, connections: usize, duration: Duration) -> Pressed {
+pub fn press(address: SocketAddrV4, connections: usize, duration: Duration) -> Pressed {
     let mut wrk = Command::new(find("wrk"));
     wrk.args(["--threads", "2", "--timeout", "10"])
         .args(["--connections", &connections.to_string()])

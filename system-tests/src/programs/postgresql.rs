@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::SocketAddrV4,
     os::unix::{fs::chown, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
@@ -25,7 +25,7 @@ use crate::{
 /// A running server with one database, `postgres`, that trusts whoever comes by loopback.
 pub struct Postgresql {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: SocketAddrV4,
     programs: PathBuf,
     // Before the folder: fields are dropped in this order, and the server must have stopped when its files go.
     _process: Process,
@@ -75,7 +75,7 @@ impl Postgresql {
     ///
     /// # Panics
     /// `pgbench` fails.
-    pub fn fill(&self, address: SocketAddr, scale: usize) {
+    pub fn fill(&self, address: SocketAddrV4, scale: usize) {
         let mut pgbench = self.pgbench(address);
         pgbench.args(["--initialize", "--quiet", "--scale", &scale.to_string()]);
         process::run("pgbench --initialize", &mut pgbench, Duration::from_secs(120));
@@ -85,7 +85,7 @@ impl Postgresql {
     ///
     /// # Panics
     /// `pgbench` fails, or says something unknown.
-    pub fn transact(&self, address: SocketAddr, clients: usize, options: &[&str]) -> Transacted {
+    pub fn transact(&self, address: SocketAddrV4, clients: usize, options: &[&str]) -> Transacted {
         let mut pgbench = self.pgbench(address);
         pgbench.args(["--no-vacuum", "--jobs", "2", "--client", &clients.to_string()]).args(options);
         let output = process::run("pgbench", &mut pgbench, Duration::from_secs(120));
@@ -101,7 +101,7 @@ impl Postgresql {
         }
     }
 
-    fn pgbench(&self, address: SocketAddr) -> Command {
+    fn pgbench(&self, address: SocketAddrV4) -> Command {
         let mut pgbench = Command::new(self.programs.join("pgbench"));
         pgbench.args(["--username=postgres", "--host", &address.ip().to_string()]);
         pgbench.args(["--port", &address.port().to_string()]).env("PGDATABASE", "postgres").env("LC_ALL", "C");

@@ -1,6 +1,6 @@
 //! OpenSSH's server, and its clients told how to reach it.
 
-use std::{fs, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use std::{fs, net::SocketAddrV4, path::PathBuf, process::Command, time::Duration};
 
 use nix::unistd::{User, getuid};
 use tempfile::TempDir;
@@ -18,7 +18,7 @@ const HOST: &str = "device";
 /// A running sshd that lets in whoever runs the test, by a key made for this test.
 pub struct Sshd {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: SocketAddrV4,
     user: String,
     _process: Process,
     folder: TempDir,
@@ -59,7 +59,7 @@ impl Sshd {
     }
 
     /// `ssh` to this server by way of `address`; options and the remote command may be added.
-    pub fn ssh(&self, address: SocketAddr) -> Command {
+    pub fn ssh(&self, address: SocketAddrV4) -> Command {
         let mut ssh = self.client("ssh");
         ssh.args(["-p", &address.port().to_string(), &format!("{}@{}", self.user, address.ip())]);
         ssh
@@ -73,7 +73,7 @@ impl Sshd {
     }
 
     /// Copies one file with `scp`; `remote` says which of the two is the server's.
-    pub fn scp(&self, address: SocketAddr, from: &str, to: &str, remote: Remote) -> Command {
+    pub fn scp(&self, address: SocketAddrV4, from: &str, to: &str, remote: Remote) -> Command {
         let remote_name = |path: &str| format!("{}@{}:{path}", self.user, address.ip());
         let (from, to) = match remote {
             Remote::Source => (remote_name(from), to.to_owned()),

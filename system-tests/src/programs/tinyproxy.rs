@@ -1,6 +1,6 @@
 //! tinyproxy: the HTTP proxy a company puts between its devices and the world.
 
-use std::{fs, net::SocketAddr, process::Command};
+use std::{fs, net::SocketAddrV4, process::Command};
 
 use tempfile::TempDir;
 
@@ -10,7 +10,7 @@ use crate::{ports, process::Process, wait};
 /// A running proxy that lets through CONNECT requests with the right user and password.
 pub struct Tinyproxy {
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: SocketAddrV4,
     /// Its output names each request.
     pub process: Process,
     _folder: TempDir,

@@ -1,0 +1,288 @@
+//! The files of one device and its cloud side: keys, certificates, `agent.toml`, `cloud.toml`.
+//!
+//! [`Setup`] says what there is, [`Setup::write`] makes the files as an operator would. A test may then change a file
+//! before it starts a process, which is how the failures are made.
+
+use std::{
+    fmt::Write as _,
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+    process::Command,
+};
+
+use data_encoding::BASE64;
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use ring::rand::{SecureRandom, SystemRandom};
+use tempfile::TempDir;
+
+use crate::{binaries, ports, process::Process};
+
+/// The name of the device, and so of its hybrid connection.
+pub const DEVICE: &str = "device-1";
+
+/// Which processes the cloud side is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Topology {
+    /// Relay and gateway in one process: the rendezvous is handed over in memory.
+    Embedded,
+    /// A relay and a gateway, each a process: the gateway dials like any other sender.
+    Apart,
+}
+
+/// What there is to be tunnelled, and how.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    topology: Topology,
+    services: Vec<(String, SocketAddrV4)>,
+    exposed_only: Vec<String>,
+    proxy: Option<String>,
+    memory: String,
+}
+
+impl Setup {
+    /// Nothing yet.
+    pub fn new(topology: Topology) -> Setup {
+        Setup { topology, services: Vec::new(), exposed_only: Vec::new(), proxy: None, memory: String::new() }
+    }
+
+    /// A service of the device, and an exposure of it.
+    #[must_use]
+    pub fn service(mut self, name: &str, target: SocketAddrV4) -> Setup {
+        self.services.push((name.to_owned(), target));
+        self
+    }
+
+    /// An exposure of a service that the device does not have (yet).
+    #[must_use]
+    pub fn exposure(mut self, name: &str) -> Setup {
+        self.exposed_only.push(name.to_owned());
+        self
+    }
+
+    /// The HTTP proxy on the agent's way out.
+    #[must_use]
+    pub fn proxy(mut self, url: &str) -> Setup {
+        self.proxy = Some(url.to_owned());
+        self
+    }
+
+    /// The lines of the agent's `[memory]`.
+    #[must_use]
+    pub fn memory(mut self, lines: &str) -> Setup {
+        lines.clone_into(&mut self.memory);
+        self
+    }
+
+    /// Makes keys, certificates and configuration files in a folder of their own.
+    ///
+    /// # Panics
+    /// A file can't be written.
+    pub fn write(self) -> Deployment {
+        let folder = TempDir::new().expect("a temporary folder");
+        let exposures = self.services.iter().map(|(name, _)| name).chain(&self.exposed_only);
+        let exposures = exposures.map(|name| (name.clone(), ports::free())).collect();
+        let deployment = Deployment { relay: ports::free(), exposures, setup: self, folder };
+        write_certificates(&deployment);
+        for key in [AGENT_KEY, OPERATOR_KEY] {
+            deployment.write_file(key, &new_key());
+        }
+        deployment.write_file("agent.toml", &deployment.agent_toml());
+        match deployment.setup.topology {
+            Topology::Embedded => {
+                let both = deployment.relay_toml() + &deployment.gateway_toml("relay = \"embedded\"\n");
+                deployment.write_file("cloud.toml", &both);
+            }
+            Topology::Apart => {
+                deployment.write_file("relay.toml", &deployment.relay_toml());
+                let dialling = format!(
+                    "relay = \"{}\"\nca-file = \"{}\"\n[gateway.auth]\nkey-name = \"operator\"\nkey-file = \"{}\"\n",
+                    deployment.relay_url(),
+                    deployment.path("ca.pem"),
+                    deployment.path(OPERATOR_KEY)
+                );
+                deployment.write_file("cloud.toml", &deployment.gateway_toml(&dialling));
+            }
+        }
+        deployment
+    }
+}
+
+/// The agent's shared access key, in the deployment's folder.
+pub const AGENT_KEY: &str = "agent.key";
+/// The shared access key of the whole namespace, which the gateway uses.
+pub const OPERATOR_KEY: &str = "operator.key";
+
+/// The files, and the addresses they name.
+pub struct Deployment {
+    /// Where the relay is to listen.
+    pub relay: SocketAddrV4,
+    exposures: Vec<(String, SocketAddrV4)>,
+    setup: Setup,
+    folder: TempDir,
+}
+
+impl Deployment {
+    /// Where the exposure of a service listens.
+    ///
+    /// # Panics
+    /// The setup has no such service.
+    pub fn exposure(&self, service: &str) -> SocketAddrV4 {
+        let found = self.exposures.iter().find(|(name, _)| name == service);
+        found.unwrap_or_else(|| panic!("{service} is not exposed here")).1
+    }
+
+    /// All that the cloud side listens on.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddrV4> {
+        self.exposures.iter().map(|&(_, address)| address).chain([self.relay])
+    }
+
+    /// The relay, as agent and gateway call it.
+    pub fn relay_url(&self) -> String {
+        format!("wss://localhost:{}", self.relay.port())
+    }
+
+    /// A file of the deployment.
+    ///
+    /// # Panics
+    /// Temporary files have names that are not UTF-8.
+    pub fn path(&self, name: &str) -> String {
+        let path: PathBuf = self.folder.path().join(name);
+        path.to_str().expect("the folder for temporary files has a name in UTF-8").to_owned()
+    }
+
+    /// Replaces a file.
+    ///
+    /// # Panics
+    /// It can't be written.
+    pub fn write_file(&self, name: &str, content: &str) {
+        fs::write(self.folder.path().join(name), content).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+
+    /// Changes a text within a file.
+    ///
+    /// # Panics
+    /// The file has no such text.
+    pub fn edit_file(&self, name: &str, from: &str, to: &str) {
+        let content =
+            fs::read_to_string(self.folder.path().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(content.contains(from), "{name} has no {from:?}:\n{content}");
+        self.write_file(name, &content.replace(from, to));
+    }
+
+    /// Adds a service to the agent's file; a running agent sees it when it reloads.
+    pub fn add_service(&mut self, name: &str, target: SocketAddrV4) {
+        self.setup.services.push((name.to_owned(), target));
+        self.write_file("agent.toml", &self.agent_toml());
+    }
+
+    /// The relay and the gateway, started: one process or two, as the topology says.
+    pub fn start_cloud(&self) -> Vec<Process> {
+        let run = |name: &str, file: &str| Process::start(name, &mut self.cloud_command("run", file));
+        match self.setup.topology {
+            Topology::Embedded => vec![run("cloud", "cloud.toml")],
+            Topology::Apart => vec![run("relay", "relay.toml"), run("gateway", "cloud.toml")],
+        }
+    }
+
+    /// The agent, started.
+    pub fn start_agent(&self) -> Process {
+        Process::start("agent", &mut self.agent_command())
+    }
+
+    /// `umbilical-agent --config agent.toml`; options may be added.
+    pub fn agent_command(&self) -> Command {
+        let mut agent = Command::new(binaries::agent());
+        agent.args(["--config", &self.path("agent.toml")]);
+        self.tidy(agent)
+    }
+
+    /// `umbilical-cloud SUBCOMMAND --config FILE`.
+    pub fn cloud_command(&self, subcommand: &str, file: &str) -> Command {
+        let mut cloud = Command::new(binaries::cloud());
+        cloud.args([subcommand, "--config", &self.path(file)]);
+        self.tidy(cloud)
+    }
+
+    /// `umbilical-cloud connect device-1 SERVICE`, as one word list for a shell.
+    pub fn connect_command(&self, service: &str) -> String {
+        let cloud = binaries::cloud();
+        format!("{} connect {DEVICE} {service} --config {}", cloud.display(), self.path("cloud.toml"))
+    }
+
+    /// Nothing of whoever runs the test plays a part.
+    fn tidy(&self, mut command: Command) -> Command {
+        for variable in
+            ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "RUST_LOG", "JOURNAL_STREAM", "NOTIFY_SOCKET"]
+        {
+            command.env_remove(variable);
+        }
+        command.current_dir(self.folder.path());
+        command
+    }
+
+    fn agent_toml(&self) -> String {
+        let mut text =
+            format!("[relay]\nurl = \"{}/{DEVICE}\"\nca-file = \"{}\"\n", self.relay_url(), self.path("ca.pem"));
+        if let Some(proxy) = &self.setup.proxy {
+            let _ = writeln!(text, "proxy = \"{proxy}\"");
+        }
+        let _ = writeln!(text, "[relay.auth]\nkey-name = \"listen\"\nkey-file = \"{}\"", self.path(AGENT_KEY));
+        for (name, target) in &self.setup.services {
+            let _ = writeln!(text, "[services.{name}]\ntarget = \"tcp:{target}\"");
+        }
+        if !self.setup.memory.is_empty() {
+            let _ = writeln!(text, "[memory]\n{}", self.setup.memory);
+        }
+        text
+    }
+
+    fn relay_toml(&self) -> String {
+        format!(
+            "[relay]\nlisten = \"{}\"\ncertificate-file = \"{}\"\nkey-file = \"{}\"\n\
+             [relay.keys.operator]\nsecret-file = \"{}\"\nrights = [\"listen\", \"send\"]\n\
+             [relay.hybrid-connections.{DEVICE}.keys.listen]\nsecret-file = \"{}\"\nrights = [\"listen\"]\n",
+            self.relay,
+            self.path("relay.pem"),
+            self.path("relay.key"),
+            self.path(OPERATOR_KEY),
+            self.path(AGENT_KEY)
+        )
+    }
+
+    fn gateway_toml(&self, dialling: &str) -> String {
+        let mut text = format!("[gateway]\n{dialling}");
+        for (service, address) in &self.exposures {
+            let _ = writeln!(
+                text,
+                "[[gateway.expose]]\nlisten = \"{address}\"\ndevice = \"{DEVICE}\"\nservice = \"{service}\""
+            );
+        }
+        text
+    }
+}
+
+/// A certificate authority of this deployment alone, and the relay's certificate from it.
+fn write_certificates(deployment: &Deployment) {
+    let mut authority = CertificateParams::default();
+    authority.distinguished_name.push(DnType::CommonName, "Umbilical system tests");
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let authority_key = KeyPair::generate().expect("the system has randomness");
+    let authority_certificate = authority.self_signed(&authority_key).expect("its parameters are complete");
+    let issuer = Issuer::new(authority, authority_key);
+
+    let names = ["localhost".to_owned(), Ipv4Addr::LOCALHOST.to_string()];
+    let relay_key = KeyPair::generate().expect("the system has randomness");
+    let relay = CertificateParams::new(names).and_then(|relay| relay.signed_by(&relay_key, &issuer));
+    deployment.write_file("ca.pem", &authority_certificate.pem());
+    deployment.write_file("relay.pem", &relay.expect("its parameters are complete").pem());
+    deployment.write_file("relay.key", &relay_key.serialize_pem());
+}
+
+/// A shared access key: 256 random bits in Base64, as the hosted service makes them.
+pub fn new_key() -> String {
+    let mut bytes = [0; 32];
+    SystemRandom::new().fill(&mut bytes).expect("the system has randomness");
+    BASE64.encode(&bytes)
+}
