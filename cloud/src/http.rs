@@ -1,0 +1,459 @@
+//! HTTP/1.1 as far as handshakes and short answers need it (RFC 9112, RFC 6455 section 4).
+//!
+//! Owns: reading a request head in bounded memory, judging a WebSocket handshake, writing an answer whose reason phrase
+//! and header values come from anywhere. Leaves to others: deadlines, what an address means, request bodies.
+//!
+//! Every answer carries a `Date` (devices without a clock set theirs by it) and, unless it is a 101, ends its connection.
+
+use std::error::Error;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::time::SystemTime;
+
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use async_tungstenite::tungstenite::http::StatusCode;
+use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The longest request head in bytes, request line and blank line included. Longer ones are answered 431.
+pub const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// The most header lines in one head. More are answered 431.
+pub const MAX_HEADERS: usize = 100;
+
+/// The longest reason phrase written; the rest is cut off. Far above what any client shows, far below what breaks one.
+const MAX_REASON_BYTES: usize = 512;
+
+const READ_BYTES: usize = 2048;
+
+/// The longest `Sec-WebSocket-Key` answered. RFC 6455 says 24 characters, some clients' are not random or not quite that.
+const MAX_KEY_BYTES: usize = 128;
+
+/// Bytes of a refused client's request that are read and thrown away, so that closing does not reset the connection
+/// before the client has read its answer.
+const MAX_DISCARDED_BYTES: usize = 64 * 1024;
+
+/// A request up to the blank line.
+#[derive(Clone)]
+pub struct RequestHead {
+    /// As sent, in capitals by custom.
+    pub method: String,
+    /// Path and query. The scheme and authority of a target in absolute form are cut off.
+    pub target: String,
+    /// Names as sent, values decoded as UTF-8 or else Latin-1, in the order they came.
+    pub headers: Vec<(String, String)>,
+}
+
+impl RequestHead {
+    /// Reads one head from `stream`: the head, and the bytes that followed it in the same read.
+    ///
+    /// # Errors
+    /// [`HeadError`]; [`HeadError::response`] is what to answer.
+    pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(Self, Vec<u8>), HeadError> {
+        let mut buf = Vec::with_capacity(READ_BYTES);
+        loop {
+            let filled = buf.len();
+            buf.resize(filled + READ_BYTES, 0);
+            let n = stream.read(&mut buf[filled..]).await.map_err(HeadError::Io)?;
+            buf.truncate(filled + n);
+            if n == 0 {
+                return Err(if filled == 0 { HeadError::Closed } else { HeadError::Truncated });
+            }
+            match head_end(&buf, filled) {
+                Some(end) if end <= MAX_HEAD_BYTES => {
+                    let leftover = buf.split_off(end);
+                    return Ok((Self::parse(&buf)?, leftover));
+                }
+                None if buf.len() < MAX_HEAD_BYTES => {}
+                Some(_) | None => return Err(HeadError::TooLong),
+            }
+        }
+    }
+
+    /// The first header of this name, ignoring case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.values(name).next()
+    }
+
+    /// The entries of all headers of this name, split at commas, trimmed, empty ones left out.
+    pub fn list(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.values(name).flat_map(|value| value.split(',')).map(str::trim).filter(|entry| !entry.is_empty())
+    }
+
+    /// Judges the head as a WebSocket handshake and returns its `Sec-WebSocket-Key`.
+    ///
+    /// # Errors
+    /// [`HandshakeError`]; [`HandshakeError::response`] is what to answer.
+    pub fn websocket_key(&self) -> Result<&str, HandshakeError> {
+        let names = |name, token: &str| self.list(name).any(|entry| entry.eq_ignore_ascii_case(token));
+        if self.method != "GET" || !names("upgrade", "websocket") || !names("connection", "upgrade") {
+            return Err(HandshakeError::NotWebSocket);
+        }
+        if self.header("sec-websocket-version").map(str::trim) != Some("13") {
+            return Err(HandshakeError::Version);
+        }
+        match self.header("sec-websocket-key").map(str::trim) {
+            Some(key) if !key.is_empty() && key.len() <= MAX_KEY_BYTES => Ok(key),
+            _ => Err(HandshakeError::Key),
+        }
+    }
+
+    fn values<'h>(&'h self, name: &str) -> impl Iterator<Item = &'h str> {
+        self.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    fn parse(head: &[u8]) -> Result<Self, HeadError> {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        match request.parse(head) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) => return Err(HeadError::Truncated),
+            Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLong),
+            Err(error) => return Err(HeadError::Malformed(error)),
+        }
+        let headers = request.headers.iter().map(|header| (header.name.to_owned(), text(header.value))).collect();
+        Ok(Self {
+            method: request.method.unwrap_or_default().to_owned(),
+            target: origin_form(request.path.unwrap_or_default()).to_owned(),
+            headers,
+        })
+    }
+}
+
+/// Leaves out header values and the query: both may hold tokens.
+impl fmt::Debug for RequestHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", &self.method)
+            .field("path", &self.target.split('?').next())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why there is no request head.
+#[derive(Debug)]
+pub enum HeadError {
+    /// The client left without a word.
+    Closed,
+    /// The client left in the middle of the head.
+    Truncated,
+    /// More than [`MAX_HEAD_BYTES`] or [`MAX_HEADERS`].
+    TooLong,
+    /// Not HTTP/1.
+    Malformed(httparse::Error),
+    /// The connection failed.
+    Io(io::Error),
+}
+
+impl HeadError {
+    /// What to answer, if there is anybody left to answer to.
+    #[must_use]
+    pub fn response(&self) -> Option<Response> {
+        match self {
+            Self::Closed | Self::Truncated | Self::Io(_) => None,
+            Self::TooLong => Some(Response::new(431, "Request header fields are larger than 32 KiB or more than 100")),
+            Self::Malformed(error) => Some(Response::new(400, &format!("Malformed HTTP request: {error}"))),
+        }
+    }
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Closed => f.write_str("the connection was closed before a request"),
+            Self::Truncated => f.write_str("the connection was closed in the middle of a request head"),
+            Self::TooLong => write!(f, "the request head has more than {MAX_HEAD_BYTES} bytes or {MAX_HEADERS} lines"),
+            Self::Malformed(error) => write!(f, "the request is not HTTP/1: {error}"),
+            Self::Io(error) => write!(f, "reading a request failed: {error}"),
+        }
+    }
+}
+
+impl Error for HeadError {}
+
+/// Why a request is no WebSocket handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeError {
+    /// Another method than GET, or no `Upgrade: websocket`, or it is not listed in `Connection`.
+    NotWebSocket,
+    /// Another `Sec-WebSocket-Version` than 13, or none.
+    Version,
+    /// No `Sec-WebSocket-Key`, or one of absurd length.
+    Key,
+}
+
+impl HandshakeError {
+    /// What to answer.
+    #[must_use]
+    pub fn response(&self) -> Response {
+        match self {
+            Self::NotWebSocket => Response::new(400, "A WebSocket handshake is expected here"),
+            Self::Version => {
+                Response::new(426, "WebSocket version 13 is expected").header("Sec-WebSocket-Version", "13")
+            }
+            Self::Key => Response::new(400, "The WebSocket handshake has no Sec-WebSocket-Key"),
+        }
+    }
+}
+
+/// An answer with its head and, unless it is a 101, the reason once more as a body for people with `curl`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    status: u16,
+    reason: String,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Response {
+    /// An answer. Of `reason`, only printable ASCII is kept; if it is empty, the status' usual phrase takes its place.
+    #[must_use]
+    pub fn new(status: u16, reason: &str) -> Self {
+        Self { status, reason: reason_phrase(status, reason), headers: Vec::new() }
+    }
+
+    /// The answer to a WebSocket handshake. It never agrees to an extension.
+    #[must_use]
+    pub fn switching_protocols(key: &str, subprotocol: Option<&str>) -> Self {
+        let response = Self::new(101, "Switching Protocols")
+            .header("Upgrade", "websocket")
+            .header("Connection", "Upgrade")
+            .header("Sec-WebSocket-Accept", derive_accept_key(key.as_bytes()));
+        match subprotocol {
+            Some(subprotocol) => response.header("Sec-WebSocket-Protocol", subprotocol),
+            None => response,
+        }
+    }
+
+    /// Adds a header line. Control characters in `value` are dropped.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        let mut value = value.into();
+        value.retain(|char| !char.is_control());
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The status code.
+    #[must_use]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The reason phrase as it is written.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Writes the answer in one piece and leaves the connection open.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub async fn write<S: AsyncWrite + Unpin>(&self, stream: &mut S) -> io::Result<()> {
+        stream.write_all(&self.encode(SystemTime::now())).await?;
+        stream.flush().await
+    }
+
+    /// Writes the answer and closes the connection such that the client can read it to the end: whatever it still
+    /// sends is read and dropped, within limits, until it closes too.
+    ///
+    /// # Errors
+    /// The stream's.
+    pub async fn finish<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: &mut S) -> io::Result<()> {
+        self.write(stream).await?;
+        stream.close().await?;
+        discard(stream).await
+    }
+
+    fn encode(&self, now: SystemTime) -> Vec<u8> {
+        let mut out = String::with_capacity(256 + 2 * self.reason.len());
+        let _ = write!(out, "HTTP/1.1 {} {}\r\n", self.status, self.reason);
+        let _ = write!(out, "Date: {}\r\n", httpdate::fmt_http_date(now));
+        for (name, value) in &self.headers {
+            let _ = write!(out, "{name}: {value}\r\n");
+        }
+        if self.status != 101 {
+            let length = self.reason.len() + 1;
+            let _ = write!(out, "Content-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n");
+        }
+        out.push_str("\r\n");
+        if self.status != 101 {
+            let _ = writeln!(out, "{}", self.reason);
+        }
+        out.into_bytes()
+    }
+}
+
+/// Reads and drops what a peer still sends, until it closes or has sent [`MAX_DISCARDED_BYTES`].
+///
+/// # Errors
+/// The stream's.
+pub(crate) async fn discard<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<()> {
+    let mut discarded = 0;
+    let mut buf = [0; 512];
+    while discarded < MAX_DISCARDED_BYTES {
+        match stream.read(&mut buf).await? {
+            0 => break,
+            n => discarded += n,
+        }
+    }
+    Ok(())
+}
+
+fn reason_phrase(status: u16, reason: &str) -> String {
+    let printable = |char: &char| *char == ' ' || char.is_ascii_graphic();
+    let reason = reason.chars().map(|char| if char.is_control() { ' ' } else { char });
+    let reason: String = reason.filter(printable).take(MAX_REASON_BYTES).collect();
+    match reason.trim() {
+        "" => {
+            let usual = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+            usual.unwrap_or("Status").to_owned()
+        }
+        reason => reason.to_owned(),
+    }
+}
+
+/// Where the head ends: behind the first empty line. The first `known` bytes were looked at before.
+fn head_end(buf: &[u8], known: usize) -> Option<usize> {
+    let start = known.saturating_sub(2);
+    let line_ends = buf.iter().enumerate().skip(start).filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    line_ends.into_iter().find_map(|line| match &buf[line..] {
+        [b'\n', ..] => Some(line + 1),
+        [b'\r', b'\n', ..] => Some(line + 2),
+        _ => None,
+    })
+}
+
+/// Path and query of a request target that may be in absolute form (RFC 9112, section 3.2.2).
+fn origin_form(target: &str) -> &str {
+    match target.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        _ => target,
+    }
+}
+
+fn text(value: &[u8]) -> String {
+    match std::str::from_utf8(value) {
+        Ok(text) => text.to_owned(),
+        Err(_) => value.iter().map(|&byte| char::from(byte)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use smol::block_on;
+    use smol::io::Cursor;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<(RequestHead, Vec<u8>), HeadError> {
+        block_on(RequestHead::read(&mut Cursor::new(bytes.to_vec())))
+    }
+
+    fn handshake(lines: &str) -> RequestHead {
+        read(format!("GET / HTTP/1.1\r\n{lines}\r\n\r\n").as_bytes()).unwrap().0
+    }
+
+    #[test]
+    fn a_head_is_split_from_what_follows_it() {
+        let (head, leftover) = read(b"GET /$hc/a?b HTTP/1.1\r\nHost: x\r\n\r\n\x81\x80").unwrap();
+        assert_eq!((head.method.as_str(), head.target.as_str()), ("GET", "/$hc/a?b"));
+        assert_eq!(head.header("host"), Some("x"));
+        assert_eq!(leftover, b"\x81\x80");
+    }
+
+    #[test]
+    fn the_end_is_found_wherever_the_reads_cut() {
+        let bytes = b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest";
+        let end = bytes.len() - 4;
+        for known in 0..end {
+            assert_eq!(head_end(&bytes[..known], 0), None, "{known}");
+            assert_eq!(head_end(bytes, known), Some(end), "{known}");
+        }
+        assert_eq!(head_end(b"GET / HTTP/1.1\nA: b\n\nrest", 0), Some(21));
+        assert_eq!(head_end(b"GET / HTTP/1.1\nA: b\r\n\nrest", 0), Some(22));
+    }
+
+    #[test]
+    fn an_absolute_target_loses_its_origin() {
+        let (head, _) = read(b"GET http://relay.example:80/a?u=http://b/c HTTP/1.1\r\n\r\n").unwrap();
+        assert_eq!(head.target, "/a?u=http://b/c");
+        assert_eq!(origin_form("/a?u=http://b/c"), "/a?u=http://b/c");
+        assert_eq!(origin_form("http://relay.example"), "/");
+    }
+
+    #[test]
+    fn header_names_that_are_digits_and_values_that_are_not_utf8_are_accepted() {
+        let (head, _) =
+            read(b"GET / HTTP/1.1\r\n0: Sec-WebSocket-Extensions: x\r\nA: \xe9\r\nB: \xc3\xa9\r\n\r\n").unwrap();
+        assert_eq!(head.header("0"), Some("Sec-WebSocket-Extensions: x"));
+        assert_eq!(head.header("a"), Some("é"));
+        assert_eq!(head.header("b"), Some("é"));
+    }
+
+    #[test]
+    fn heads_that_are_too_long_are_refused_without_being_read_to_the_end() {
+        let mut bytes = b"GET / HTTP/1.1\r\nA: ".to_vec();
+        bytes.resize(MAX_HEAD_BYTES - 4, b'a');
+        bytes.extend_from_slice(b"\r\n\r\n");
+        assert!(read(&bytes).is_ok());
+        bytes.insert(20, b'a');
+        assert!(matches!(read(&bytes), Err(HeadError::TooLong)));
+
+        let mut endless = Cursor::new(vec![b'a'; 10 * MAX_HEAD_BYTES]);
+        let error = block_on(RequestHead::read(&mut endless)).unwrap_err();
+        assert_eq!(error.response().unwrap().status(), 431);
+        assert!(endless.position() <= (MAX_HEAD_BYTES + READ_BYTES) as u64);
+
+        let lines = "A: b\r\n".repeat(MAX_HEADERS + 1);
+        let error = read(format!("GET / HTTP/1.1\r\n{lines}\r\n").as_bytes()).unwrap_err();
+        assert_eq!(error.response().unwrap().status(), 431);
+    }
+
+    #[test]
+    fn what_is_no_http_is_told_apart_from_what_is_cut_short() {
+        assert!(matches!(read(b""), Err(HeadError::Closed)));
+        assert!(matches!(read(b"GET / HT"), Err(HeadError::Truncated)));
+        let error = read(b"\x16\x03\x01\x00\x00\r\n\r\n").unwrap_err();
+        assert_eq!(error.response().unwrap().status(), 400);
+    }
+
+    #[test]
+    fn a_handshake_needs_its_four_headers() {
+        let good = "Upgrade: WebSocket\r\nConnection: keep-alive, Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: k";
+        assert_eq!(handshake(good).websocket_key(), Ok("k"));
+        for (from, to, error) in [
+            ("Upgrade: WebSocket", "Upgrade: h2c", HandshakeError::NotWebSocket),
+            ("keep-alive, Upgrade", "keep-alive", HandshakeError::NotWebSocket),
+            ("Version: 13", "Version: 8", HandshakeError::Version),
+            ("-Key: k", "-Key: ", HandshakeError::Key),
+            ("-Key: k", "-Kez: k", HandshakeError::Key),
+        ] {
+            assert_eq!(handshake(&good.replace(from, to)).websocket_key(), Err(error), "{to}");
+        }
+    }
+
+    #[test]
+    fn an_answer_cannot_be_split_by_its_reason_or_headers() {
+        let response = Response::new(410, "Gone\r\nSet-Cookie: a\u{e9}").header("X", "a\r\nb");
+        assert_eq!(
+            String::from_utf8(response.encode(UNIX_EPOCH + Duration::from_secs(784_111_777))).unwrap(),
+            "HTTP/1.1 410 Gone  Set-Cookie: a\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nX: ab\r\n\
+             Content-Type: text/plain\r\nContent-Length: 20\r\nConnection: close\r\n\r\nGone  Set-Cookie: a\n"
+        );
+        assert_eq!(Response::new(404, "").reason(), "Not Found");
+        assert_eq!(Response::new(599, "\n").reason(), "Status");
+        assert_eq!(Response::new(400, &"x".repeat(10_000)).reason().len(), MAX_REASON_BYTES);
+    }
+
+    #[test]
+    fn a_handshake_is_answered_as_the_rfc_shows() {
+        let response = Response::switching_protocols("dGhlIHNhbXBsZSBub25jZQ==", Some("chat"));
+        let text = String::from_utf8(response.encode(SystemTime::now())).unwrap();
+        assert!(text.starts_with("HTTP/1.1 101 Switching Protocols\r\nDate: "), "{text}");
+        assert!(text.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{text}");
+        assert!(text.ends_with("Sec-WebSocket-Protocol: chat\r\n\r\n"), "{text}");
+    }
+}

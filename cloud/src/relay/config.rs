@@ -1,0 +1,102 @@
+//! What a relay is told: where it listens, which hybrid connections it has, who may use them, how patient it is.
+//!
+//! Plain values, already checked: files, units and defaults of the configuration file are its reader's.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use umbilical_link::tls::ServerConfig;
+use umbilical_relay_protocol::{RENDEZVOUS_VALIDITY, Rule};
+
+/// Everything a relay is told.
+#[derive(Debug, Clone, Default)]
+pub struct RelayConfig {
+    /// Where to listen. Empty for a relay that serves its own process only.
+    pub endpoints: Vec<Endpoint>,
+    /// How listeners reach this relay from outside (`wss://relay.example.net:8443`), written into the addresses they
+    /// are invited to. `None` takes the name each listener used itself, which is right unless something in between
+    /// changes the host, the port or the scheme.
+    pub public_origin: Option<String>,
+    /// Shared access policies of the whole namespace.
+    pub rules: Vec<Rule>,
+    /// The meeting points. Of two with the same path (ignoring case) the later counts.
+    pub hybrid_connections: Vec<HybridConnection>,
+    /// How much is too much.
+    pub limits: Limits,
+    /// How long is too long.
+    pub deadlines: Deadlines,
+}
+
+/// One listening TCP socket.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    /// Address and port; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// Certificate and key. `None` speaks plain HTTP, for use behind a TLS terminator or on loopback.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// A meeting point of listeners and senders.
+#[derive(Debug, Clone)]
+pub struct HybridConnection {
+    /// Its name: segments joined by `/`, compared without regard to ASCII case.
+    pub path: String,
+    /// Shared access policies of this one, asked before the namespace's.
+    pub rules: Vec<Rule>,
+    /// Whether senders need a token. Listeners always do.
+    pub requires_client_authorization: bool,
+}
+
+/// How much the relay takes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Open connections of all kinds. Further ones are answered 503 with `Retry-After`. Default 20,000.
+    pub connections: usize,
+    /// Connections that have not sent their request yet. Further ones are answered 503 with `Retry-After`; at twice as
+    /// many, no connection is taken from the kernel's queue until one is done. Default 256.
+    pub handshakes: usize,
+    /// Refused handshakes that one source (IPv4 address or IPv6 /64) gets answered at once; more are answered one per
+    /// [`Limits::refusal_pause`]. Default 10.
+    pub refusals: u32,
+    /// What a source's further refusals are spaced out to. Some clients try again the moment they are refused, hundreds
+    /// of times a second. Default 1 s.
+    pub refusal_pause: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 20_000, handshakes: 256, refusals: 10, refusal_pause: Duration::from_secs(1) }
+    }
+}
+
+/// How long the relay waits for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// From the TCP connection to the end of the request head, TLS included. Default 15 s.
+    pub handshake: Duration,
+    /// From the accept message to the listener at the rendezvous. Default 30 s, which is also the protocol's most.
+    pub rendezvous: Duration,
+    /// Silence on a control channel after which the relay pings. Default 210 s, the pace of the hosted service: below
+    /// the four minutes after which load balancers forget a connection.
+    pub quiet: Duration,
+    /// From a ping, or from the start of a write, to a sign of life. Default 20 s.
+    pub pong: Duration,
+    /// How long a control channel outlives its token: clients renew at the very end of it. Default 60 s.
+    pub token_grace: Duration,
+    /// From a close frame, or from a refusal, to the end of the connection. Default 5 s.
+    pub close: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(15),
+            rendezvous: RENDEZVOUS_VALIDITY,
+            quiet: Duration::from_secs(210),
+            pong: Duration::from_secs(20),
+            token_grace: Duration::from_secs(60),
+            close: Duration::from_secs(5),
+        }
+    }
+}

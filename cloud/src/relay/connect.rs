@@ -1,0 +1,236 @@
+//! A sender, over the network or in this process, and its way to a listener.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use async_tungstenite::tungstenite::handshake::client::generate_key;
+use log::debug;
+use smol::future::or;
+use umbilical_link::upgrade::Upgraded;
+use umbilical_relay_protocol::{
+    AUTHORIZATION_HEADER, Accept, AddressError, Close, ControlError, Headers, Rejection, RelayMessage, RelayUrl,
+    RemoteEndpoint, RequestTarget,
+};
+
+use super::accept::SECRET_PARAMETER;
+use super::handshake::{Handshake, Word};
+use super::metrics::{Held, count};
+use super::namespace::Found;
+use super::rendezvous::Answer;
+use super::splice::{Cause, Traffic, splice};
+use super::{Shared, authorize, tracking};
+use crate::deadline;
+
+/// What a sender in this process asks for.
+#[derive(Debug, Clone)]
+pub struct SenderRequest {
+    /// Path behind the hybrid connection's, decoded; empty for none.
+    pub suffix: String,
+    /// Query for the listener, without `?`, escaped; empty for none.
+    pub query: String,
+    /// Headers for the listener.
+    pub headers: Headers,
+    /// The one subprotocol to offer.
+    pub subprotocol: Option<String>,
+    /// Who is behind this, for the listener's log.
+    pub remote: SocketAddr,
+}
+
+/// Serves a sender's handshake and, once it is joined, its connection to the end.
+pub(crate) async fn connect(shared: &Shared, mut handshake: Handshake, target: &RequestTarget) {
+    let entity = match admit(shared, &handshake, target) {
+        Ok(entity) => entity,
+        Err(rejection) => return handshake.refuse(shared, rejection, Word::Blame).await,
+    };
+    let sender = Sender {
+        id: handshake.id.clone(),
+        headers: listener_headers(&handshake),
+        offered: handshake.subprotocols(),
+        remote: handshake.peer,
+    };
+    let peer = handshake.peer;
+    let path = &entity.path;
+    let met = async { Some(meet(shared, &entity, target, &sender).await) };
+    let abandoned = async {
+        let error = handshake.abandoned().await;
+        debug!("sender {} from {peer} gave up on {path}: {error}", sender.id);
+        None
+    };
+    let listener = match or(met, abandoned).await {
+        None => return,
+        Some(Ok(listener)) => listener,
+        Some(Err(Unmet::Refused(rejection))) => return handshake.refuse(shared, rejection, Word::Listener).await,
+        Some(Err(Unmet::Failed(rejection))) => return handshake.refuse(shared, rejection, Word::Regret).await,
+    };
+    let Some(upgraded) = handshake.accept(shared, listener.subprotocol.as_deref()).await else { return };
+
+    count(&shared.metrics.joined);
+    let _held = Held::of(&shared.metrics.splices);
+    debug!("sender {} from {peer} joined with a listener of {path}", sender.id);
+    let traffic =
+        Traffic { to_listeners: &shared.metrics.bytes_to_listeners, to_senders: &shared.metrics.bytes_to_senders };
+    let end = or(
+        async {
+            shared.ending.raised().await;
+            Close::going_away()
+        },
+        async {
+            entity.removed.raised().await;
+            Close::entity_deleted()
+        },
+    );
+    let cause = splice(upgraded, listener, traffic, end, shared.deadlines().close).await;
+    if !matches!(cause, Cause::Closed) {
+        shared.metrics.aborted.fetch_add(1, Relaxed);
+    }
+    debug!("sender {} from {peer} to {path}: {cause}", sender.id);
+}
+
+/// Serves a sender in this process: the listener's own socket, with this end as the server.
+///
+/// # Errors
+/// What a sender over the network would be answered.
+pub(crate) async fn connect_here(shared: &Shared, path: &str, request: SenderRequest) -> Result<Upgraded, Rejection> {
+    let id = tracking::guid(None).map_err(|_| Rejection::internal())?;
+    let target = request_target(path, &request, &id).map_err(|error| Rejection::bad_address(&error))?;
+    let (entity, _) = shared.namespace.find(target.path()).ok_or_else(|| Rejection::endpoint_not_found(path))?;
+    let mut headers = Headers::default();
+    let offered = Vec::from_iter(request.subprotocol);
+    let protocol = offered.first().map(|protocol| ("Sec-WebSocket-Protocol", protocol.as_str()));
+    let handshake = [
+        ("Host", "localhost"),
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Key", &generate_key()),
+    ];
+    for (name, value) in handshake.into_iter().chain(protocol).chain(request.headers.iter()) {
+        headers.push(name, value).map_err(|name| Rejection::new(400, &format!("{name:?} is no header name")))?;
+    }
+    let sender = Sender { id, headers, offered, remote: request.remote };
+    let listener = meet(shared, &entity, &target, &sender).await.map_err(|unmet| match unmet {
+        Unmet::Refused(rejection) | Unmet::Failed(rejection) => rejection,
+    });
+    match &listener {
+        Ok(_) => {
+            count(&shared.metrics.handed_over);
+            debug!("sender {} in this process was given a listener of {}", sender.id, entity.path);
+        }
+        Err(rejection) => shared.metrics.rejected(rejection.status()),
+    }
+    listener
+}
+
+/// A sender as the listener gets to know it.
+struct Sender {
+    id: String,
+    headers: Headers,
+    offered: Vec<String>,
+    remote: SocketAddr,
+}
+
+/// Why there is no listener's socket.
+enum Unmet {
+    /// A listener said so.
+    Refused(Rejection),
+    /// There was none, or none in time.
+    Failed(Rejection),
+}
+
+fn admit(shared: &Shared, handshake: &Handshake, target: &RequestTarget) -> Result<Found, Rejection> {
+    let found = shared.namespace.find(target.path());
+    let (entity, _suffix) = found.ok_or_else(|| Rejection::endpoint_not_found(target.path()))?;
+    authorize::sender(&entity, &handshake.head, target)?;
+    Ok(entity)
+}
+
+/// Invites one of the listeners and waits for its socket.
+async fn meet(shared: &Shared, entity: &Found, target: &RequestTarget, sender: &Sender) -> Result<Upgraded, Unmet> {
+    let _held = Held::of(&shared.metrics.waiting);
+    let invitation = shared
+        .rendezvous
+        .open(sender.id.clone(), sender.offered.clone())
+        .map_err(|_| Unmet::Failed(Rejection::internal()))?;
+    invite(shared, entity, target, sender, &invitation.secret).map_err(Unmet::Failed)?;
+
+    let answer = async { invitation.answer().await.ok_or(Rejection::new(502, "The listener left the rendezvous")) };
+    let stopped = or(
+        async {
+            shared.stopping.raised().await;
+            Err(Rejection::busy())
+        },
+        async {
+            entity.removed.raised().await;
+            Err(Rejection::endpoint_not_found(&entity.path))
+        },
+    );
+    match deadline::within(shared.deadlines().rendezvous, or(answer, stopped)).await {
+        None => Err(Unmet::Failed(Rejection::listener_timeout(&entity.path))),
+        Some(Err(rejection)) => Err(Unmet::Failed(rejection)),
+        Some(Ok(Answer::Refused(rejection))) => Err(Unmet::Refused(rejection)),
+        Some(Ok(Answer::Joined(upgraded))) => Ok(upgraded),
+    }
+}
+
+/// Puts the accept message into the queue of a listener chosen at random; of another one, if that is full.
+fn invite(
+    shared: &Shared,
+    entity: &Found,
+    target: &RequestTarget,
+    sender: &Sender,
+    secret: &str,
+) -> Result<(), Rejection> {
+    let id = format!("{}_G0", sender.id);
+    let mut passed_over = Vec::new();
+    loop {
+        let random = getrandom::u32().map_err(|_| Rejection::internal())?;
+        let Some(listener) = shared.namespace.pick(entity, &passed_over, random) else {
+            let none = passed_over.is_empty();
+            return Err(if none { Rejection::no_listener(&entity.path) } else { Rejection::busy() });
+        };
+        let accept = Accept {
+            address: target.accept_address(&listener.origin, &[("sb-hc-id", &id), (SECRET_PARAMETER, secret)]),
+            id: id.clone(),
+            connect_headers: sender.headers.clone(),
+            remote: Some(RemoteEndpoint {
+                address: sender.remote.ip().to_canonical().to_string(),
+                port: sender.remote.port(),
+            }),
+        };
+        let message = RelayMessage::Accept(accept).to_json().map_err(|error| match error {
+            ControlError::TooLong { .. } => Rejection::headers_too_large(),
+            _ => Rejection::internal(),
+        })?;
+        match listener.messages.try_send(message) {
+            Ok(()) => {
+                debug!("sender {}: listener {} of {} invited", sender.id, listener.id, entity.path);
+                return Ok(());
+            }
+            Err(_) => passed_over.push(listener.serial),
+        }
+    }
+}
+
+/// Every header of the handshake but the sender's credential, which is the relay's business alone.
+fn listener_headers(handshake: &Handshake) -> Headers {
+    let mut headers = Headers::default();
+    for (name, value) in &handshake.head.headers {
+        if !name.eq_ignore_ascii_case(AUTHORIZATION_HEADER) {
+            // the parser has let none but tokens through
+            let _ = headers.push(name, value);
+        }
+    }
+    headers
+}
+
+/// What a sender over the network would write into its request line.
+fn request_target(path: &str, request: &SenderRequest, id: &str) -> Result<RequestTarget, AddressError> {
+    let path = format!("{}/{}", path.trim_matches('/'), request.suffix.trim_start_matches('/'));
+    let relay = RelayUrl::parse("wss://localhost").expect("this is a relay's URL");
+    let target = relay.with_path(&path).connect_target(id);
+    let target = match (request.query.as_str(), target.split_once('?')) {
+        (query, Some((path, own))) if !query.is_empty() => format!("{path}?{query}&{own}"),
+        _ => target,
+    };
+    RequestTarget::parse(&target)
+}

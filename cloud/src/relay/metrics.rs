@@ -1,0 +1,127 @@
+//! What the relay counts. Written with relaxed atomics by whoever does the deed, read by whoever exposes it.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counters and gauges of one relay since its start.
+#[derive(Debug)]
+pub struct RelayMetrics {
+    /// Gauge: open TCP connections.
+    pub connections: AtomicU64,
+    /// Gauge: connections that have not sent their request yet.
+    pub handshakes: AtomicU64,
+    /// Gauge: control channels.
+    pub listeners: AtomicU64,
+    /// Gauge: senders that wait for a listener.
+    pub waiting: AtomicU64,
+    /// Gauge: senders joined with a listener through this relay.
+    pub splices: AtomicU64,
+    /// Connections taken since the start.
+    pub accepted: AtomicU64,
+    /// TLS handshakes that failed.
+    pub tls_failures: AtomicU64,
+    /// Handshakes turned away with 503 because too much was going on.
+    pub shed: AtomicU64,
+    /// Senders joined with a listener over the network.
+    pub joined: AtomicU64,
+    /// Senders in this process that were handed a listener's socket.
+    pub handed_over: AtomicU64,
+    /// Control channels replaced by a newer one of the same listener.
+    pub takeovers: AtomicU64,
+    /// Control channels ended because the listener was silent or did not read.
+    pub silent_listeners: AtomicU64,
+    /// Control channels ended because the token had run out, or its renewal was refused.
+    pub expired_tokens: AtomicU64,
+    /// Spliced joins that ended without a close frame from both sides.
+    pub aborted: AtomicU64,
+    /// Bytes passed from senders to listeners, WebSocket headers included, TLS not.
+    pub bytes_to_listeners: AtomicU64,
+    /// Bytes passed from listeners to senders, WebSocket headers included, TLS not.
+    pub bytes_to_senders: AtomicU64,
+    rejections: [AtomicU64; Self::STATUSES],
+}
+
+impl RelayMetrics {
+    const FIRST_STATUS: u16 = 400;
+    const STATUSES: usize = 200;
+
+    /// Refused handshakes by HTTP status, those that occurred.
+    pub fn rejections(&self) -> impl Iterator<Item = (u16, u64)> {
+        let counts = self.rejections.iter().map(|count| count.load(Relaxed));
+        (Self::FIRST_STATUS..).zip(counts).filter(|(_, count)| *count > 0)
+    }
+
+    pub(crate) fn rejected(&self, status: u16) {
+        let at = status.checked_sub(Self::FIRST_STATUS).map(usize::from);
+        if let Some(times) = at.and_then(|at| self.rejections.get(at)) {
+            count(times);
+        }
+    }
+}
+
+impl Default for RelayMetrics {
+    fn default() -> Self {
+        Self {
+            connections: AtomicU64::new(0),
+            handshakes: AtomicU64::new(0),
+            listeners: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            splices: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            tls_failures: AtomicU64::new(0),
+            shed: AtomicU64::new(0),
+            joined: AtomicU64::new(0),
+            handed_over: AtomicU64::new(0),
+            takeovers: AtomicU64::new(0),
+            silent_listeners: AtomicU64::new(0),
+            expired_tokens: AtomicU64::new(0),
+            aborted: AtomicU64::new(0),
+            bytes_to_listeners: AtomicU64::new(0),
+            bytes_to_senders: AtomicU64::new(0),
+            rejections: [const { AtomicU64::new(0) }; Self::STATUSES],
+        }
+    }
+}
+
+/// Holds a gauge one higher for as long as it lives.
+pub(crate) struct Held<'m>(&'m AtomicU64);
+
+impl<'m> Held<'m> {
+    pub(crate) fn of(gauge: &'m AtomicU64) -> Self {
+        gauge.fetch_add(1, Relaxed);
+        Self(gauge)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+pub(crate) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rejections_are_counted_by_status() {
+        let metrics = RelayMetrics::default();
+        for status in [401, 599, 401, 410, 101, 600, 0] {
+            metrics.rejected(status);
+        }
+        assert_eq!(metrics.rejections().collect::<Vec<_>>(), [(401, 2), (410, 1), (599, 1)]);
+    }
+
+    #[test]
+    fn a_gauge_falls_when_its_holder_goes() {
+        let gauge = AtomicU64::new(0);
+        let (one, two) = (Held::of(&gauge), Held::of(&gauge));
+        drop(one);
+        assert_eq!(gauge.load(Relaxed), 1);
+        drop(two);
+        assert_eq!(gauge.load(Relaxed), 0);
+    }
+}
