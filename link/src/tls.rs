@@ -16,7 +16,7 @@ use futures_rustls::pki_types::pem::{self, PemObject};
 use futures_rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
 use futures_rustls::rustls::crypto::{CryptoProvider, ring};
 use futures_rustls::rustls::server::NoServerSessionStorage;
-use futures_rustls::rustls::{self, CertificateError, RootCertStore, client::Resumption};
+use futures_rustls::rustls::{self, CertificateError, CipherSuite, RootCertStore, client::Resumption};
 use futures_rustls::{TlsAcceptor, TlsConnector};
 use smol::Async;
 
@@ -297,8 +297,44 @@ impl Error for HandshakeError {
     }
 }
 
+/// Ring, with the cheapest cipher suites first; it is the client's order that counts.
 fn crypto() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+    let mut provider = ring::default_provider();
+    let has_aes = aes_in_hardware();
+    provider.cipher_suites.sort_by_key(|suite| cost(suite.suite(), has_aes));
+    Arc::new(provider)
+}
+
+/// AES-128 takes about a tenth less processor time per byte than AES-256 and half of ChaCha20, if the processor has
+/// instructions for it; if not, ChaCha20 is the faster one by far.
+fn cost(suite: CipherSuite, has_aes: bool) -> u8 {
+    use CipherSuite::{
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, TLS13_AES_128_GCM_SHA256,
+        TLS13_CHACHA20_POLY1305_SHA256,
+    };
+    match suite {
+        TLS13_AES_128_GCM_SHA256 | TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 | TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => 1,
+        TLS13_CHACHA20_POLY1305_SHA256
+        | TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        | TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => {
+            if has_aes {
+                3
+            } else {
+                0
+            }
+        }
+        _ => 2,
+    }
+}
+
+fn aes_in_hardware() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    return false; // 32-bit ARM and the like: hardly any has them, and std can't tell
 }
 
 fn load_roots(roots: &Roots) -> Result<RootCertStore, TlsError> {

@@ -4,9 +4,9 @@
 //! TLS settings and handshakes (`tls`), WebSocket (`upgrade`, `frame`).
 
 use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_rustls::{client, server};
 use smol::Async;
@@ -119,11 +119,19 @@ impl AsyncWrite for Transport {
         }
     }
 
+    /// Says that nothing more will come (under TLS with its own farewell) and half-closes the socket: the peer sees an
+    /// end, and what it still sends can be read. smol's own close of a socket does neither.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        ready!(match this {
             Self::Plain(socket) => Pin::new(socket).poll_close(cx),
             Self::TlsClient(stream) => Pin::new(stream).poll_close(cx),
             Self::TlsServer(stream) => Pin::new(stream).poll_close(cx),
+        })?;
+        match this.socket().get_ref().shutdown(Shutdown::Write) {
+            // The peer was faster: there is nobody left to tell.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            outcome => Poll::Ready(outcome),
         }
     }
 }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use futures_rustls::pki_types::{CertificateDer, pem::PemObject};
 use futures_rustls::rustls::{
-    CertificateError, ClientConnection, Error, HandshakeKind, ProtocolVersion, RootCertStore, crypto::ring, version,
+    CertificateError, CipherSuite, ClientConnection, Error, HandshakeKind, ProtocolVersion, RootCertStore,
+    crypto::ring, version,
 };
 use smol::future::{poll_once, zip};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
@@ -118,6 +119,22 @@ fn an_address_can_be_certified_too() {
         let (near, far) = handshake(&authority.client(), "127.0.0.1", &authority.server("127.0.0.1")).await;
         near.unwrap();
         far.unwrap();
+    });
+}
+
+#[test]
+fn the_cheapest_cipher_for_this_processor_is_taken() {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    let has_aes = std::arch::is_x86_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+    let has_aes = fs::read_to_string("/proc/cpuinfo").unwrap().contains(" aes ") && cfg!(target_pointer_width = "64");
+    let expected =
+        if has_aes { CipherSuite::TLS13_AES_128_GCM_SHA256 } else { CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 };
+    run(async {
+        let authority = Authority::new();
+        let (near, far) = handshake(&authority.client(), "relay.test", &authority.server("relay.test")).await;
+        far.unwrap();
+        assert_eq!(connection(&near.unwrap()).negotiated_cipher_suite().unwrap().suite(), expected);
     });
 }
 
@@ -337,12 +354,11 @@ fn closing_is_seen_as_an_end_and_a_cut_is_not() {
         let authority = Authority::new();
         let (client, server) = (authority.client(), authority.server("relay.test"));
         let (near, far) = handshake(&client, "relay.test", &server).await;
-        let (mut near, mut far) = (near.unwrap(), far.unwrap());
-        near.write_all(b"last words").await.unwrap();
-        near.close().await.unwrap();
-        let mut received = Vec::new();
-        far.read_to_end(&mut received).await.unwrap();
-        assert_eq!(received, b"last words");
+        half_closes(near.unwrap(), far.unwrap()).await;
+        let (near, far) = handshake(&client, "relay.test", &server).await;
+        half_closes(far.unwrap(), near.unwrap()).await;
+        let (near, far) = pair().await;
+        half_closes(Transport::Plain(near), Transport::Plain(far)).await;
 
         let (near, far) = handshake(&client, "relay.test", &server).await;
         let (near, mut far) = (near.unwrap(), far.unwrap());
@@ -350,4 +366,22 @@ fn closing_is_seen_as_an_end_and_a_cut_is_not() {
         let error = far.read(&mut [0]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     });
+}
+
+/// `near` says its last words, `far` sees their end and still answers.
+async fn half_closes(mut near: Transport, mut far: Transport) {
+    near.write_all(b"last words").await.unwrap();
+    near.close().await.unwrap();
+    near.close().await.expect("once more does no harm");
+    let mut received = Vec::new();
+    far.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received, b"last words");
+    // The farewell of TLS may come alone; the socket must end too.
+    assert_eq!(drain(&mut far.socket()).await, b"");
+
+    far.write_all(b"understood").await.unwrap();
+    far.close().await.unwrap();
+    received.clear();
+    near.read_to_end(&mut received).await.unwrap();
+    assert_eq!(received, b"understood");
 }
