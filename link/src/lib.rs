@@ -13,13 +13,37 @@
 //! | [`upgrade`] | the client's side of the WebSocket opening handshake |
 //! | [`response`] | the bounded head of an HTTP response, for `proxy` and `upgrade` |
 //! | [`frame`] | WebSocket frame headers, masks, close payloads |
+//! | [`websocket`] | whole binary messages over an open WebSocket, in two fixed buffers |
+//! | [`driver`] | the one loop: link, ports and clock of a session in one task |
+//! | [`handle`] | what the owner of a driver says to it and hears from it |
+//! | `keepalive` | whether a link is alive |
+//! | `ports`, [`port`] | the far ends of streams: sockets, pipes, services being dialled |
+//! | `ready` | which of many sources woke the task |
+//! | `clock`, `memory` | time and memory as sessions want them |
 
+mod clock;
 pub mod dial;
+pub mod driver;
 pub mod frame;
+pub mod handle;
 pub mod happy_eyeballs;
+mod keepalive;
+mod memory;
 mod no_proxy;
+pub mod port;
+mod ports;
 pub mod proxy;
+mod ready;
 pub mod response;
 pub mod tls;
 pub mod transport;
 pub mod upgrade;
+pub mod websocket;
+
+pub use clock::Clock;
+pub use driver::{Driver, DriverConfig, close_code};
+pub use handle::{Event, Handle, LinkEnd, NewLink, NewStream, SessionEnd, Status};
+pub use keepalive::KeepAlive;
+pub use port::{Ended, Io};
+pub use ports::{NoServices, Services};
+pub use websocket::WebSocket;

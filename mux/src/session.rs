@@ -39,6 +39,15 @@ pub enum Resumption {
     },
 }
 
+impl core::fmt::Display for Resumption {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Fresh => f.write_str("session begins"),
+            Self::Resumed { resent } => write!(f, "session goes on, {resent} records sent again"),
+        }
+    }
+}
+
 /// Counts since the session began. They only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {

@@ -1,0 +1,553 @@
+//! The one loop that drives a session: link, ports and clock in one task.
+//!
+//! A [`Driver`] owns a session for its whole life, across links. Its [`Handle`] brings it links and streams and asks how
+//! it is doing; [`Event`]s tell its owner what became of them. The task touches only what woke it, so an idle port costs
+//! nothing. In each turn it takes a few messages in and hands a few out, and then lets the executor's other tasks run.
+//!
+//! `keepalive.rs` decides whether a link lives; `memory.rs` when an idle session's memory is given back.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant as StdInstant};
+
+use log::{debug, info, warn};
+use smol::channel::{self, Receiver, Sender};
+use smol::future::FutureExt;
+use smol::stream::Stream;
+use smol::{Timer, future};
+use umbilical_mux::{
+    Config, End, Hello, Instant, MAX_HELLO, Mode, OpenError, ResetReason, Session, ShapeError, Slot, StreamState,
+    Violation,
+};
+
+use crate::clock::Clock;
+use crate::handle::{Command, Event, Handle, LinkEnd, NewLink, NewStream, SessionEnd, Status};
+use crate::keepalive::{KeepAlive, Verdict};
+use crate::memory::{self, RELEASE_AFTER};
+use crate::port::Ended;
+use crate::ports::{PortTable, Services};
+use crate::ready::ReadySet;
+use crate::websocket::{Incoming, WebSocket, WebSocketError};
+
+/// WebSocket close codes of a session (docs/protocol.md).
+pub mod close_code {
+    /// The session ended in order.
+    pub const NORMAL: u16 = 1000;
+    /// The peer broke the protocol; the reason names the field.
+    pub const VIOLATION: u16 = 4000;
+    /// No more sessions here.
+    pub const BUSY: u16 = 4001;
+    /// A newer link has taken the session over.
+    pub const TAKEN_OVER: u16 = 4002;
+    /// This side is shutting down.
+    pub const GOING_AWAY: u16 = 4003;
+}
+
+/// Messages taken in, or handed out, before the other direction gets its turn.
+const TURN: usize = 8;
+
+/// Turns before other tasks run.
+const TURNS: usize = 4;
+
+/// How long the peer may take to answer a `Hello`.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a closed link may take to say goodbye.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Numbers in the ready set before those of the ports.
+const LINK_READ: usize = 0;
+const LINK_WRITE: usize = 1;
+const NEXT_LINK: usize = 2;
+const TIMER: usize = 3;
+const COMMANDS: usize = 4;
+const FIRST_PORT: usize = 8;
+
+/// What a driver is made with.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// The session's side, id, memory and patience.
+    pub session: Config,
+    /// What the log calls the peer: a device's name, a gateway's address.
+    pub name: Arc<str>,
+    /// When a link is asked for a sign of life, and when it is given up.
+    pub keep_alive: KeepAlive,
+    /// Gives the memory back while no stream is open: for hosts of many sessions, most of them idle.
+    pub release_memory: bool,
+}
+
+/// Drives one session. Spawn [`run`](Self::run).
+pub struct Driver<V> {
+    config: DriverConfig,
+    session: Session<Box<[u8]>, Box<[StreamState]>>,
+    /// The memory is with the session; since when it was not needed.
+    has_memory: bool,
+    quiet_since: Option<Instant>,
+    ports: PortTable<V>,
+    clock: Clock,
+    ready: Arc<ReadySet>,
+    wakers: Wakers,
+    commands: Pin<Box<Receiver<Command<V>>>>,
+    events: Sender<Event>,
+    link: Option<Link>,
+    /// A link of the gateway's whose `Hello` is still to be answered, and the number of the last such link.
+    next_link: Option<Link>,
+    last_number: u32,
+    timer: Timer,
+    timer_at: Option<Instant>,
+    /// When a session that is going away ends whatever is open.
+    drain_until: Option<Instant>,
+    told_going_away: bool,
+    ended: Option<SessionEnd>,
+}
+
+struct Wakers {
+    link_read: Waker,
+    link_write: Waker,
+    next_link: Waker,
+    timer: Waker,
+    commands: Waker,
+}
+
+struct Link {
+    socket: WebSocket,
+    number: u32,
+    up_at: Instant,
+    heard_at: Instant,
+    pinged: bool,
+    /// The socket may have something to read; may take something.
+    readable: bool,
+    writable: bool,
+}
+
+impl Link {
+    fn new(socket: WebSocket, number: u32, now: Instant) -> Self {
+        Self { socket, number, up_at: now, heard_at: now, pinged: false, readable: true, writable: true }
+    }
+
+    fn heard(&mut self, now: Instant) {
+        (self.heard_at, self.pinged) = (now, false);
+    }
+}
+
+impl<V: Services + 'static> Driver<V> {
+    /// A driver without a link, and the handle to it. It runs until it is [told to stop](Handle::stop), its session
+    /// ends, or all handles are gone.
+    ///
+    /// # Errors
+    /// What is wrong with the session's shape.
+    pub fn new(config: DriverConfig, services: V) -> Result<(Self, Handle<V>), ShapeError> {
+        let shape = config.session.shape;
+        let session = Session::new(config.session, memory::allocate(shape))?;
+        let (to_driver, commands) = channel::unbounded();
+        let (events, from_driver) = channel::unbounded();
+        let ready = ReadySet::new(FIRST_PORT + 2 * usize::from(shape.streams));
+        let wakers = Wakers {
+            link_read: ready.waker(LINK_READ),
+            link_write: ready.waker(LINK_WRITE),
+            next_link: ready.waker(NEXT_LINK),
+            timer: ready.waker(TIMER),
+            commands: ready.waker(COMMANDS),
+        };
+        ready.note(COMMANDS);
+        let clock = Clock::start();
+        let driver = Self {
+            session,
+            has_memory: true,
+            quiet_since: None,
+            ports: PortTable::new(services, Arc::clone(&ready), FIRST_PORT),
+            clock,
+            ready,
+            wakers,
+            commands: Box::pin(commands),
+            events,
+            link: None,
+            next_link: None,
+            last_number: 0,
+            timer: Timer::never(),
+            timer_at: None,
+            drain_until: None,
+            told_going_away: false,
+            ended: None,
+            config,
+        };
+        Ok((driver, Handle::new(to_driver, from_driver)))
+    }
+
+    /// Runs until the session is over.
+    pub async fn run(mut self) {
+        let end = future::poll_fn(|cx| self.poll(cx)).await;
+        let (code, reason) = match end {
+            SessionEnd::Violation(violation) => (close_code::VIOLATION, violation.to_string()),
+            SessionEnd::Expired => (close_code::NORMAL, "session expired".to_owned()),
+            SessionEnd::Stopped => (close_code::GOING_AWAY, "shutting down".to_owned()),
+        };
+        self.session.abandon(&mut self.ports, ResetReason::GOING_AWAY);
+        self.tell(Event::Ended(end));
+        for link in [self.link.take(), self.next_link.take()].into_iter().flatten() {
+            goodbye(link, code, &reason).await;
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SessionEnd> {
+        self.ready.register(cx.waker());
+        for _ in 0..TURNS {
+            let now = self.clock.now();
+            let woken = self.take_woken(now);
+            let received = self.receive(now);
+            let sent = self.send(now);
+            if let Some(end) = self.ended.or_else(|| self.drained(now)) {
+                return Poll::Ready(end);
+            }
+            if !woken && !received && !sent {
+                self.set_timer(now);
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Attends to all sources that woke the task; whether there were any.
+    fn take_woken(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for word in 0..self.ready.words() {
+            for number in self.ready.take(word) {
+                any = true;
+                match number {
+                    LINK_READ => self.link.iter_mut().for_each(|link| link.readable = true),
+                    LINK_WRITE => self.link.iter_mut().for_each(|link| link.writable = true),
+                    NEXT_LINK => self.poll_next_link(now),
+                    TIMER => self.poll_timer(now),
+                    COMMANDS => self.poll_commands(now),
+                    port => self.poll_port(port - FIRST_PORT),
+                }
+            }
+        }
+        any
+    }
+
+    fn poll_port(&mut self, number: usize) {
+        let Ok(slot) = u16::try_from(number / 2).map(Slot::at) else { return };
+        match self.ports.poll_dial(slot) {
+            Poll::Pending => return,
+            Poll::Ready(Err(reason)) => return self.session.reset(slot, reason, &mut self.ports),
+            Poll::Ready(Ok(())) => {}
+        }
+        if number.is_multiple_of(2) {
+            self.session.handle_readable(slot);
+        }
+        // When a dialled service is there, both directions are news; otherwise this costs nothing unless bytes wait.
+        self.session.handle_writable(slot, &mut self.ports);
+    }
+
+    // ---- messages ----
+
+    /// Takes messages of the link in, a few; whether there were any. None once a `Hello` went out on the next link: it
+    /// counts what had been received, and the peer will send the rest again there.
+    fn receive(&mut self, now: Instant) -> bool {
+        if self.next_link.is_some() {
+            return false;
+        }
+        for turn in 0..TURN {
+            let Some(link) = self.link.as_mut().filter(|link| link.readable) else { return turn > 0 };
+            match link.socket.poll_incoming(&mut Context::from_waker(&self.wakers.link_read)) {
+                Poll::Pending => {
+                    link.readable = false;
+                    return turn > 0;
+                }
+                Poll::Ready(Ok(Incoming::Message(message))) => {
+                    if let Err(violation) = self.session.handle_message(now, message, &mut self.ports) {
+                        warn!("{}: peer broke the protocol, session ended: {violation}", self.config.name);
+                        self.ended = Some(SessionEnd::Violation(violation));
+                        return true;
+                    }
+                    link.heard(now);
+                }
+                Poll::Ready(Ok(Incoming::Pong)) => {
+                    link.heard(now);
+                    link.writable = true; // a ping wants an answer
+                }
+                Poll::Ready(Ok(Incoming::Closed(code, reason))) => {
+                    self.lose_link(now, LinkEnd::Closed(code, reason));
+                    return true;
+                }
+                Poll::Ready(Err(error)) => {
+                    self.lose_link(now, LinkEnd::Broken(error));
+                    return true;
+                }
+            }
+        }
+        if self.session.peer_is_going_away() && !std::mem::replace(&mut self.told_going_away, true) {
+            self.tell(Event::PeerGoingAway);
+        }
+        true
+    }
+
+    /// Hands messages to the link while it takes them, a few; whether there were any.
+    fn send(&mut self, now: Instant) -> bool {
+        for turn in 0..TURN {
+            match self.send_one(now) {
+                Ok(true) => {}
+                Ok(false) => return turn > 0,
+                Err(error) => {
+                    self.lose_link(now, LinkEnd::Broken(error));
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    fn send_one(&mut self, now: Instant) -> Result<bool, WebSocketError> {
+        let Some(link) = self.link.as_mut().filter(|link| link.writable) else { return Ok(false) };
+        let mut cx = Context::from_waker(&self.wakers.link_write);
+        if link.socket.poll_ready(&mut cx)?.is_pending() {
+            link.writable = false;
+            return Ok(false);
+        }
+        let Some(message) = self.session.poll_message(now, &mut self.ports) else { return Ok(false) };
+        link.socket.send(&message.prefix, message.record).map_err(WebSocketError::Io)?;
+        // On its way before the next one is built.
+        link.writable = link.socket.poll_ready(&mut cx)?.is_ready();
+        Ok(true)
+    }
+
+    // ---- links ----
+
+    /// A link is offered: the gateway says `Hello` on it, the agent has read one.
+    fn offer_link(&mut self, now: Instant, link: NewLink) {
+        let NewLink { socket, hello } = link;
+        self.last_number = self.last_number.max(self.session.link_number()) + 1;
+        let Some(hello) = hello else {
+            let mut link = Link::new(socket, self.last_number, now);
+            match self.say_hello(&mut link) {
+                Ok(()) => self.next_link = Some(link),
+                Err(error) => self.tell(Event::LinkLost(LinkEnd::Broken(error))),
+            }
+            return self.ready.note(NEXT_LINK);
+        };
+        let mut link = Link::new(socket, hello.link, now);
+        match self.session.handle_hello(now, &hello, &mut self.ports) {
+            Err(violation) => self.refuse_link(link, violation),
+            Ok(resumption) => match self.say_hello(&mut link) {
+                Ok(()) => self.link_up(link, resumption),
+                Err(error) => self.lose_link(now, LinkEnd::Broken(error)),
+            },
+        }
+    }
+
+    fn say_hello(&self, link: &mut Link) -> Result<(), WebSocketError> {
+        let mut bytes = [0; MAX_HELLO];
+        link.socket.send(self.session.hello(link.number).encode(&mut bytes), &[]).map_err(WebSocketError::Io)?;
+        let _ = link.socket.poll_ready(&mut Context::from_waker(&self.wakers.next_link))?;
+        Ok(())
+    }
+
+    /// Waits for the answer to this side's `Hello`.
+    fn poll_next_link(&mut self, now: Instant) {
+        let Some(link) = &mut self.next_link else { return };
+        let mut cx = Context::from_waker(&self.wakers.next_link);
+        let answer = match link.socket.poll_ready(&mut cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            _ => link.socket.poll_incoming(&mut cx),
+        };
+        let answer = match answer {
+            Poll::Pending => return,
+            Poll::Ready(Ok(Incoming::Pong)) => return self.ready.note(NEXT_LINK),
+            Poll::Ready(Ok(Incoming::Message(message))) => Ok(Hello::decode(message)),
+            Poll::Ready(Ok(Incoming::Closed(code, reason))) => Err(LinkEnd::Closed(code, reason)),
+            Poll::Ready(Err(error)) => Err(LinkEnd::Broken(error)),
+        };
+        let Some(link) = self.next_link.take() else { return };
+        let hello = match answer {
+            Ok(hello) => hello,
+            Err(end) => return self.tell(Event::LinkLost(end)),
+        };
+        match hello.and_then(|hello| self.session.handle_hello(now, &hello, &mut self.ports)) {
+            Ok(resumption) => self.link_up(link, resumption),
+            Err(violation) => self.refuse_link(link, violation),
+        }
+    }
+
+    fn refuse_link(&mut self, mut link: Link, violation: Violation) {
+        warn!("{}: link refused: {violation}", self.config.name);
+        self.farewell(&mut link, close_code::VIOLATION, &violation.to_string());
+        self.tell(Event::LinkLost(LinkEnd::Refused(violation)));
+    }
+
+    fn link_up(&mut self, link: Link, resumption: umbilical_mux::Resumption) {
+        if let Some(segment) = link.socket.transport().segment_size() {
+            self.session.set_segment(segment);
+        }
+        info!("{}: link {} up, {resumption}", self.config.name, link.number);
+        self.tell(Event::LinkUp { number: link.number, resumption });
+        if let Some(mut old) = self.link.replace(link) {
+            self.farewell(&mut old, close_code::TAKEN_OVER, "a newer link has taken over");
+        }
+    }
+
+    fn lose_link(&mut self, now: Instant, end: LinkEnd) {
+        if let Some(link) = self.link.take() {
+            let lasted = now.micros_since(link.up_at) / 1_000_000;
+            info!("{}: link {} lost after {lasted} s: {end}", self.config.name, link.number);
+        }
+        self.session.handle_link_lost(now);
+        self.tell(Event::LinkLost(end));
+    }
+
+    /// Says why, as far as the socket takes it at once: the peer of such a link is rarely still there.
+    fn farewell(&self, link: &mut Link, code: u16, reason: &str) {
+        if let Err(error) = link.socket.close(code, reason) {
+            debug!("{}: link {}: {error}", self.config.name, link.number);
+        }
+        let _ = link.socket.poll_ready(&mut Context::from_waker(Waker::noop()));
+    }
+
+    // ---- commands ----
+
+    fn poll_commands(&mut self, now: Instant) {
+        loop {
+            match self.commands.as_mut().poll_next(&mut Context::from_waker(&self.wakers.commands)) {
+                Poll::Pending => return,
+                Poll::Ready(None | Some(Command::Stop)) => {
+                    self.ended.get_or_insert(SessionEnd::Stopped);
+                    return;
+                }
+                Poll::Ready(Some(Command::Link(link))) => self.offer_link(now, *link),
+                Poll::Ready(Some(Command::Open(stream))) => self.open(now, stream),
+                Poll::Ready(Some(Command::GoAway(time))) => {
+                    self.session.go_away(u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
+                    self.drain_until = Some(now.after_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)));
+                }
+                Poll::Ready(Some(Command::Update(change))) => change(self.ports.services()),
+                Poll::Ready(Some(Command::Status(answer))) => {
+                    let _ = answer.try_send(self.status());
+                }
+            }
+        }
+    }
+
+    fn open(&mut self, now: Instant, stream: NewStream) {
+        let NewStream { service, io, on_end } = stream;
+        if !self.has_memory {
+            self.has_memory = self.session.lend(memory::allocate(self.config.session.shape)).is_ok();
+        }
+        self.quiet_since = None;
+        match self.session.open(now, Mode::Stream) {
+            Ok(slot) => {
+                self.ports.put(slot, service, io, on_end);
+                self.session.handle_readable(slot);
+            }
+            Err(error) => {
+                debug!("{}: stream to {service} not opened: {error}", self.config.name);
+                io.abort();
+                drop(io);
+                let reason = match error {
+                    OpenError::Full => ResetReason::BUSY,
+                    OpenError::GoingAway | OpenError::Exhausted => ResetReason::GOING_AWAY,
+                };
+                on_end(&Ended { end: End::Local(reason), sent: 0, received: 0, lasted: Duration::ZERO });
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        Status {
+            linked: self.session.is_linked(),
+            link_number: self.session.link_number(),
+            streams: self.session.streams_open(),
+            counters: self.session.counters(),
+            estimate: self.session.link_estimate(),
+        }
+    }
+
+    // ---- time ----
+
+    fn poll_timer(&mut self, now: Instant) {
+        if self.timer_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        let expires = self.session.is_established();
+        self.session.handle_timeout(now, &mut self.ports);
+        if expires && !self.session.is_established() {
+            self.ended.get_or_insert(SessionEnd::Expired);
+        }
+        if let Some(link) = &mut self.link {
+            let busy = self.session.link_estimate().in_flight > 0;
+            match self.config.keep_alive.judge(now, link.heard_at, link.pinged, busy) {
+                Verdict::Fine(_) => {}
+                Verdict::Ping => {
+                    link.pinged = true;
+                    if let Err(error) = link.socket.ping() {
+                        debug!("{}: link {}: {error}", self.config.name, link.number);
+                    }
+                    link.writable = true;
+                }
+                Verdict::Dead(silence) => self.lose_link(now, LinkEnd::Silent(silence)),
+            }
+        }
+        if self.next_link.as_ref().is_some_and(|link| now.micros_since(link.up_at) >= micros(HELLO_WITHIN)) {
+            self.next_link = None;
+            self.tell(Event::LinkLost(LinkEnd::NoHello));
+        }
+        if self.config.release_memory && self.has_memory {
+            self.release_memory_if_quiet(now);
+        }
+    }
+
+    fn release_memory_if_quiet(&mut self, now: Instant) {
+        if !self.session.is_quiet() {
+            self.quiet_since = None;
+        } else if now.micros_since(*self.quiet_since.get_or_insert(now)) >= micros(RELEASE_AFTER) {
+            self.has_memory = self.session.reclaim(memory::none()).is_none();
+        }
+    }
+
+    /// Wakes the task when the first of its deadlines comes. A timer that is set to an earlier one stays.
+    fn set_timer(&mut self, now: Instant) {
+        let keep_alive = self.link.as_ref().map(|link| {
+            let busy = self.session.link_estimate().in_flight > 0;
+            match self.config.keep_alive.judge(now, link.heard_at, link.pinged, busy) {
+                Verdict::Fine(until) => until,
+                Verdict::Ping | Verdict::Dead(_) => now,
+            }
+        });
+        let hello = self.next_link.as_ref().map(|link| link.up_at.after_micros(micros(HELLO_WITHIN)));
+        let release = (self.config.release_memory && self.has_memory && self.session.is_quiet())
+            .then(|| self.quiet_since.unwrap_or(now).after_micros(micros(RELEASE_AFTER)));
+        let deadlines = [self.session.next_timeout(), keep_alive, hello, release, self.drain_until];
+        let Some(next) = deadlines.into_iter().flatten().min() else { return };
+        if self.timer_at.is_some_and(|at| at <= next) {
+            return;
+        }
+        self.timer_at = Some(next);
+        let at: StdInstant = self.clock.system_time_of(next);
+        self.timer.set_at(at);
+        if self.timer.poll(&mut Context::from_waker(&self.wakers.timer)).is_ready() {
+            self.wakers.timer.wake_by_ref();
+        }
+    }
+
+    fn drained(&self, now: Instant) -> Option<SessionEnd> {
+        let until = self.drain_until?;
+        (self.session.is_quiet() || now >= until).then_some(SessionEnd::Stopped)
+    }
+
+    fn tell(&self, event: Event) {
+        // An owner that does not listen wants no news.
+        let _ = self.events.try_send(event);
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Closes a link of a session that is over, and gives the peer a moment to read why.
+async fn goodbye(mut link: Link, code: u16, reason: &str) {
+    if link.socket.close(code, reason).is_ok() {
+        link.socket.shutdown().or(async { _ = Timer::after(GOODBYE_WITHIN).await }).await;
+    }
+}

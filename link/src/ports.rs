@@ -1,0 +1,177 @@
+//! All ports of a session, by slot: the [`Ports`] that the session reads and writes.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use umbilical_mux::{End, Mode, Ports, Read, ResetReason, Slot, Write};
+
+use crate::port::{Dialing, Ended, Io, OnEnd, reset_reason};
+use crate::ready::ReadySet;
+
+/// Pieces of one write at most: what the receive pool gives at once.
+const PIECES: usize = 32;
+
+/// The services that a peer may open streams to.
+pub trait Services: Send {
+    /// Begins to dial `service`, and says what to do when the stream is over.
+    ///
+    /// # Errors
+    /// The reason to reset the stream with.
+    fn dial(&mut self, service: &str) -> Result<(Dialing, OnEnd), ResetReason>;
+}
+
+/// For a side whose peer may open nothing.
+#[derive(Debug)]
+pub struct NoServices;
+
+impl Services for NoServices {
+    fn dial(&mut self, _: &str) -> Result<(Dialing, OnEnd), ResetReason> {
+        Err(ResetReason::NOT_ALLOWED)
+    }
+}
+
+pub(crate) struct PortTable<V> {
+    entries: Vec<Entry>,
+    services: V,
+    ready: Arc<ReadySet>,
+    /// Number of the first slot's first waker in the set; each slot has two, for reading and writing.
+    first: usize,
+}
+
+#[derive(Default)]
+struct Entry {
+    wakers: Option<(Waker, Waker)>,
+    port: Option<Port>,
+}
+
+struct Port {
+    io: Io,
+    service: Arc<str>,
+    on_end: OnEnd,
+    /// The peer's half closed while the service was still being dialled.
+    finish_when_dialled: bool,
+    sent: u64,
+    received: u64,
+    since: Instant,
+}
+
+impl<V: Services> PortTable<V> {
+    pub(crate) fn new(services: V, ready: Arc<ReadySet>, first: usize) -> Self {
+        Self { entries: Vec::new(), services, ready, first }
+    }
+
+    pub(crate) fn services(&mut self) -> &mut V {
+        &mut self.services
+    }
+
+    /// Puts the port of a stream that this side opened at its slot.
+    pub(crate) fn put(&mut self, slot: Slot, service: Arc<str>, io: Io, on_end: OnEnd) {
+        if self.entries.len() <= slot.index() {
+            self.entries.resize_with(slot.index() + 1, Entry::default);
+        }
+        let first = self.first + 2 * slot.index();
+        let entry = &mut self.entries[slot.index()];
+        if entry.wakers.is_none() {
+            entry.wakers = Some((self.ready.waker(first), self.ready.waker(first + 1)));
+        }
+        entry.port =
+            Some(Port { io, service, on_end, finish_when_dialled: false, sent: 0, received: 0, since: Instant::now() });
+    }
+
+    /// Goes on with dialling, if that is what the port at `slot` is doing: ready if it is connected, or failed.
+    pub(crate) fn poll_dial(&mut self, slot: Slot) -> Poll<Result<(), ResetReason>> {
+        let Some((port, reading, writing)) = self.port(slot) else { return Poll::Ready(Ok(())) };
+        let Io::Dialing(dialing) = &mut port.io else { return Poll::Ready(Ok(())) };
+        match dialing.as_mut().poll(&mut Context::from_waker(reading)) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(reason)) => Poll::Ready(Err(reason)),
+            Poll::Ready(Ok(io)) => {
+                port.io = io;
+                if port.finish_when_dialled {
+                    port.io.finish(&mut Context::from_waker(writing));
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    fn port(&mut self, slot: Slot) -> Option<(&mut Port, &Waker, &Waker)> {
+        let entry = self.entries.get_mut(slot.index())?;
+        let (reading, writing) = entry.wakers.as_ref()?;
+        Some((entry.port.as_mut()?, reading, writing))
+    }
+}
+
+impl<V: Services> Ports for PortTable<V> {
+    fn service(&self, slot: Slot) -> &str {
+        let entry = self.entries.get(slot.index());
+        entry.and_then(|entry| entry.port.as_ref()).map_or("", |port| &port.service)
+    }
+
+    fn accept(&mut self, slot: Slot, service: &str, mode: Mode) -> Result<(), ResetReason> {
+        if mode != Mode::Stream {
+            return Err(ResetReason::WRONG_MODE);
+        }
+        let (dialing, on_end) = self.services.dial(service)?;
+        self.put(slot, service.into(), Io::Dialing(dialing), on_end);
+        // The dialling begins with its first poll, in the driver's next turn.
+        self.ready.note(self.first + 2 * slot.index());
+        Ok(())
+    }
+
+    fn read(&mut self, slot: Slot, buffer: &mut [u8]) -> Read {
+        let Some((port, reading, _)) = self.port(slot) else { return Read::End };
+        match port.io.poll_read(&mut Context::from_waker(reading), buffer) {
+            Poll::Pending => Read::Pending,
+            Poll::Ready(Ok(0)) => Read::End,
+            Poll::Ready(Ok(count)) => {
+                port.sent += count as u64;
+                Read::Data(count)
+            }
+            Poll::Ready(Err(error)) => Read::Failed(reset_reason(&error)),
+        }
+    }
+
+    fn write(&mut self, slot: Slot, chunks: &[&[u8]]) -> Write {
+        let Some((port, _, writing)) = self.port(slot) else { return Write::Failed(ResetReason::ABORTED) };
+        let mut slices = [IoSlice::new(&[]); PIECES];
+        let count = chunks.len().min(PIECES);
+        for (slice, chunk) in slices.iter_mut().zip(chunks) {
+            *slice = IoSlice::new(chunk);
+        }
+        let mut slices = &mut slices[..count];
+        let mut taken = 0;
+        // Asked again until it has no more room, so that the kernel will tell when it has.
+        while !slices.is_empty() {
+            match port.io.poll_write(&mut Context::from_waker(writing), slices) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(0)) => return Write::Failed(ResetReason::ABORTED),
+                Poll::Ready(Ok(count)) => {
+                    taken += count;
+                    IoSlice::advance_slices(&mut slices, count);
+                }
+                Poll::Ready(Err(error)) => return Write::Failed(reset_reason(&error)),
+            }
+        }
+        port.received += taken as u64;
+        Write::Taken(taken)
+    }
+
+    fn finish(&mut self, slot: Slot) {
+        let Some((port, _, writing)) = self.port(slot) else { return };
+        port.finish_when_dialled = matches!(port.io, Io::Dialing(_));
+        port.io.finish(&mut Context::from_waker(writing));
+    }
+
+    fn release(&mut self, slot: Slot, end: End) {
+        let Some(port) = self.entries.get_mut(slot.index()).and_then(|entry| entry.port.take()) else { return };
+        if end != End::Closed {
+            port.io.abort();
+        }
+        drop(port.io);
+        let lasted = port.since.elapsed();
+        (port.on_end)(&Ended { end, sent: port.sent, received: port.received, lasted });
+    }
+}

@@ -1,0 +1,188 @@
+//! Two drivers, a real socket between them, real sockets at both ends.
+
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on fails")]
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::{Async, LocalExecutor};
+use umbilical_link::port::{Dialing, OnEnd};
+use umbilical_link::transport::{Transport, prepare_socket};
+use umbilical_link::upgrade::{Role, Upgraded};
+use umbilical_link::{
+    Driver, DriverConfig, Handle, Io, KeepAlive, NewLink, NewStream, NoServices, Services, WebSocket,
+};
+use umbilical_mux::{Config, Hello, ResetReason, SessionId, Shape, Side};
+
+const SHAPE: Shape = Shape { streams: 128, replay: 256 * 1024, receive: 256 * 1024 };
+
+fn config(side: Side, shape: Shape) -> DriverConfig {
+    DriverConfig {
+        session: Config { side, id: SessionId([7; 16]), shape, resume_for_ms: 10_000 },
+        name: "test".into(),
+        keep_alive: KeepAlive::default(),
+        release_memory: side == Side::Gateway,
+    }
+}
+
+/// An echo service on a socket of its own for each stream.
+struct Echo;
+
+impl Services for Echo {
+    fn dial(&mut self, service: &str) -> Result<(Dialing, OnEnd), ResetReason> {
+        if service != "echo" {
+            return Err(ResetReason::NOT_ALLOWED);
+        }
+        let dialing: Dialing = Box::pin(async {
+            let (near, far) = socket_pair().map_err(|_| ResetReason::FAILED)?;
+            std::thread::spawn(move || smol::block_on(echo(far)));
+            Io::tcp(near).map_err(|_| ResetReason::FAILED)
+        });
+        Ok((dialing, Box::new(|_| {})))
+    }
+}
+
+async fn echo(mut socket: Async<TcpStream>) {
+    let mut buffer = vec![0; 32 * 1024];
+    while let Ok(count @ 1..) = socket.read(&mut buffer).await {
+        if socket.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+    let _ = socket.close().await;
+}
+
+fn socket_pair() -> std::io::Result<(Async<TcpStream>, Async<TcpStream>)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    Ok((Async::new(near)?, Async::new(far)?))
+}
+
+fn websocket(socket: Async<TcpStream>, role: Role) -> WebSocket {
+    prepare_socket(&socket).unwrap();
+    WebSocket::new(Upgraded {
+        transport: Transport::Plain(socket),
+        leftover: Vec::new(),
+        role,
+        subprotocol: None,
+        date: None,
+    })
+}
+
+/// Gives both drivers a fresh link.
+async fn connect(gateway: &Handle<NoServices>, agent: &Handle<Echo>) {
+    let (near, far) = socket_pair().unwrap();
+    gateway.link(NewLink { socket: websocket(near, Role::Server), hello: None }).unwrap();
+    let mut socket = websocket(far, Role::Client);
+    let hello = Hello::decode(&socket.next_message().await.unwrap()).unwrap();
+    agent.link(NewLink { socket, hello: Some(hello) }).unwrap();
+}
+
+fn open(gateway: &Handle<NoServices>, service: &str) -> Async<TcpStream> {
+    let (near, far) = socket_pair().unwrap();
+    let stream = NewStream { service: Arc::from(service), io: Io::tcp(far).unwrap(), on_end: Box::new(|_| {}) };
+    gateway.open(stream).unwrap();
+    near
+}
+
+/// Runs `test` beside two drivers with a link.
+fn with_session<F: Future<Output = ()>>(test: impl FnOnce(Handle<NoServices>, Handle<Echo>) -> F) {
+    let executor = LocalExecutor::new();
+    let (gateway, to_gateway) = Driver::new(config(Side::Gateway, SHAPE), NoServices).unwrap();
+    let (agent, to_agent) = Driver::new(config(Side::Agent, SHAPE), Echo).unwrap();
+    executor.spawn(gateway.run()).detach();
+    executor.spawn(agent.run()).detach();
+    smol::block_on(executor.run(async {
+        connect(&to_gateway, &to_agent).await;
+        test(to_gateway.clone(), to_agent.clone()).await;
+    }));
+}
+
+#[test]
+fn bytes_come_back_through_the_session_and_the_end_follows() {
+    with_session(|gateway, _agent| async move {
+        let mut socket = open(&gateway, "echo");
+        socket.write_all(b"hello").await.unwrap();
+        socket.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, b"hello");
+    });
+}
+
+#[test]
+fn many_streams_carry_much_at_once() {
+    with_session(|gateway, _agent| async move {
+        let mut tasks = Vec::new();
+        for number in 0..60u8 {
+            let socket = open(&gateway, "echo");
+            tasks.push(async move {
+                let data: Vec<u8> = (0..1_000_000u32).map(|at| (at / 251) as u8 ^ at as u8 ^ number).collect();
+                let (mut reader, mut writer) = (&socket, &socket);
+                let (written, read) = smol::future::zip(
+                    async {
+                        writer.write_all(&data).await.unwrap();
+                        socket.get_ref().shutdown(std::net::Shutdown::Write)
+                    },
+                    async {
+                        let mut answer = Vec::new();
+                        reader.read_to_end(&mut answer).await.unwrap();
+                        answer
+                    },
+                )
+                .await;
+                written.unwrap();
+                assert!(read == data, "stream {number} came back changed");
+            });
+        }
+        let executor = LocalExecutor::new();
+        let tasks: Vec<_> = tasks.into_iter().map(|task| executor.spawn(task)).collect();
+        executor
+            .run(async {
+                for task in tasks {
+                    task.await;
+                }
+            })
+            .await;
+    });
+}
+
+#[test]
+fn an_unknown_service_closes_the_client_at_once() {
+    with_session(|gateway, _agent| async move {
+        let mut socket = open(&gateway, "nothing");
+        let error = socket.read(&mut [0; 16]).await.expect_err("a reset");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn a_stream_goes_on_over_the_next_link() {
+    with_session(|gateway, agent| async move {
+        let socket = open(&gateway, "echo");
+        let data: Vec<u8> = (0..8_000_000u32).map(|at| (at / 253) as u8 ^ at as u8).collect();
+        let (mut reader, mut writer) = (socket.get_ref().try_clone().unwrap(), socket.get_ref().try_clone().unwrap());
+        let sent = data.clone();
+        let writing = smol::unblock(move || {
+            writer.set_nonblocking(false).unwrap();
+            std::io::Write::write_all(&mut writer, &sent).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let reading = smol::unblock(move || {
+            let mut answer = Vec::new();
+            std::io::Read::read_to_end(&mut reader, &mut answer).unwrap();
+            answer
+        });
+        let changing = async {
+            for _ in 0..5 {
+                smol::Timer::after(Duration::from_millis(5)).await;
+                connect(&gateway, &agent).await;
+            }
+        };
+        let (((), ()), answer) = smol::future::zip(smol::future::zip(writing, changing), reading).await;
+        assert!(answer == data, "bytes were lost, doubled or reordered");
+    });
+}
