@@ -4,7 +4,7 @@ use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::{
@@ -16,14 +16,19 @@ use crate::{
 /// The first line of both files, by which an earlier run's folder is known.
 const HEADER: &str = "# Written by `cargo quickstart` at each start: copy it before you keep changes.";
 
-/// Writes keys, certificates and both configuration files.
+/// Makes the folder of all files and returns its absolute path.
 ///
 /// # Errors
-/// The folder holds something that is not an earlier run's: nothing is overwritten then.
+/// It can't be made, or holds something that is not an earlier run's: nothing of that is ever overwritten.
+pub(crate) fn claim(folder: &Path) -> Result<PathBuf, Error> {
+    let failed = |error| Error::Folder { folder: folder.to_path_buf(), error };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let folder = fs::canonicalize(folder).map_err(failed)?;
+    if is_ours(&folder) { Ok(folder) } else { Err(Error::ForeignFolder(folder)) }
+}
+
+/// Writes keys, certificates and both configuration files.
 pub(crate) fn write(plan: &Plan) -> Result<(), Error> {
-    if !is_ours(&plan.folder) {
-        return Err(Error::ForeignFolder(plan.folder.clone()));
-    }
     let certificates = Certificates::make()?;
     for (name, content) in [
         ("ca.pem", certificates.authority),

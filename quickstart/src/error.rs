@@ -56,7 +56,7 @@ impl fmt::Display for Error {
             Error::Died { name, how, log, last_lines } => write!(
                 f,
                 "the {name} ended by itself ({how}); its last words, from {}:\n\n{last_lines}\n\n\
-                 If you edited its file, that is the place to look; without --dir another start writes it anew.",
+                 If you edited its file, that is the place to look; another start writes it anew.",
                 log.display()
             ),
             Error::NoPage { plan, error } => write!(

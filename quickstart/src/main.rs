@@ -77,11 +77,12 @@ fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments, screen: &mut Screen) -> Result<(), Error> {
     let mut signals = Signals::new([Signal::Int, Signal::Term, Signal::Hup]).map_err(Error::Signals)?;
+    let folder = configuration::claim(&arguments.folder)?;
     screen.say("building umbilical-agent and umbilical-cloud (the first time takes a few minutes)");
     let binaries = binaries::build()?;
 
     let page = demo_page::bind().await?;
-    let plan = Plan::make(&arguments.folder, page.address).await?;
+    let plan = Plan::make(folder, page.address).await?;
     configuration::write(&plan)?;
     screen.say(&format!("keys, certificates, agent.toml and cloud.toml are in {}", plan.folder.display()));
 

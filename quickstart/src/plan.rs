@@ -2,12 +2,12 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
 use smol::{
-    Timer, fs, future,
+    Timer, future,
     net::{TcpListener, TcpStream},
 };
 
@@ -39,11 +39,8 @@ pub(crate) struct Ssh {
 }
 
 impl Plan {
-    /// Chooses addresses and makes the folder.
-    pub(crate) async fn make(folder: &Path, page: SocketAddr) -> Result<Plan, Error> {
-        let failed = |error| Error::Folder { folder: folder.to_path_buf(), error };
-        fs::create_dir_all(folder).await.map_err(failed)?;
-        let folder = fs::canonicalize(folder).await.map_err(failed)?;
+    /// Chooses addresses.
+    pub(crate) async fn make(folder: PathBuf, page: SocketAddr) -> Result<Plan, Error> {
         // Held until all are chosen, so that no two are the same.
         let (_relay, relay) = free(0).await?;
         let (_admin, admin) = free(0).await?;
