@@ -64,9 +64,13 @@ impl Headers {
         Ok(headers)
     }
 
-    /// As an object of strings, repeated names joined with `, `: every listener understands this.
+    /// As an object of strings, repeated names joined with `, `: every listener understands this. Empty lines add
+    /// nothing to a list (RFC 9110, section 5.6.1).
     pub(crate) fn to_joined(&self) -> Value {
-        self.to_object(|lines| Value::String(lines.join(", ")))
+        self.to_object(|lines| {
+            let lines = lines.iter().copied().filter(|line| !line.is_empty());
+            Value::String(lines.collect::<Vec<_>>().join(", "))
+        })
     }
 
     /// As an object of strings, repeated names as arrays: `Set-Cookie` lines cannot be told apart once joined.

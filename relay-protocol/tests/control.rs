@@ -61,7 +61,14 @@ fn what_official_listeners_cannot_do_without_is_sent() {
     let message = RelayMessage::Accept(Accept {
         address: "wss://h/$hc/hyco?sb-hc-action=accept&sb-hc-id=1".to_owned(),
         id: "1".to_owned(),
-        connect_headers: headers(&[("Sec-WebSocket-Key", "AQ=="), ("X-A", "1"), ("x-a", "2")]),
+        connect_headers: headers(&[
+            ("Sec-WebSocket-Key", "AQ=="),
+            ("X-A", "1"),
+            ("X-None", ""),
+            ("x-none", ""),
+            ("x-a", ""),
+            ("x-a", "2"),
+        ]),
         remote: Some(RemoteEndpoint { address: "::1".to_owned(), port: 5 }),
     });
     let text = message.to_json().unwrap();
@@ -69,7 +76,7 @@ fn what_official_listeners_cannot_do_without_is_sent() {
     let expected = serde_json::json!({"accept": {
         "address": "wss://h/$hc/hyco?sb-hc-action=accept&sb-hc-id=1",
         "id": "1",
-        "connectHeaders": {"Sec-WebSocket-Key": "AQ==", "X-A": "1, 2"},
+        "connectHeaders": {"Sec-WebSocket-Key": "AQ==", "X-A": "1, 2", "X-None": ""},
         "remoteEndpoint": {"address": "::1", "port": 5},
     }});
     assert_eq!(json, expected);
