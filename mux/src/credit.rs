@@ -49,20 +49,20 @@ impl Budget {
         self.used = self.used.saturating_add(after).saturating_sub(before);
     }
 
-    /// Bytes that `stream` may be granted now.
-    fn room(&self, receiving: &Receiving) -> u32 {
+    /// Bytes that `stream` may hold now.
+    fn share(&self, receiving: &Receiving) -> u32 {
         let beyond = receiving.held().saturating_sub(self.floor);
         let free = self.elastic.saturating_sub(self.used);
         let share = self.floor.saturating_add(ALPHA.saturating_mul(free));
         let most = self.floor.saturating_add(beyond).saturating_add(free);
-        receiving.target.max(self.floor).min(share).min(most).saturating_sub(receiving.held())
+        receiving.target.max(self.floor).min(share).min(most)
     }
 
-    /// Whether a grant to `stream` is worth a frame: half its window.
+    /// Whether a grant to `stream` is worth a frame: half of what it may hold.
     pub(crate) fn is_due(&self, receiving: &Receiving) -> bool {
-        let room = self.room(receiving);
-        let worth_it = room >= receiving.target.max(self.floor) / 2 || receiving.window == 0;
-        room > 0 && worth_it && !receiving.ended
+        let share = self.share(receiving);
+        let room = share.saturating_sub(receiving.held());
+        room > 0 && (room >= share / 2 || receiving.window == 0) && !receiving.ended
     }
 
     /// Grants what `stream` may have: the bytes for its `Credit` frame, 0 if there is no reason for one.
@@ -75,7 +75,7 @@ impl Budget {
             let most = self.floor.saturating_add(self.elastic);
             receiving.target = receiving.target.saturating_mul(2).min(most);
         }
-        let bytes = self.room(receiving);
+        let bytes = self.share(receiving).saturating_sub(receiving.held());
         if bytes > 0 {
             self.hold(receiving, |receiving| receiving.window += bytes);
             receiving.granted_at = now.stamp();

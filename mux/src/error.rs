@@ -29,6 +29,8 @@ pub enum Violation {
     BadStreamId(StreamId),
     /// `Open` has an empty or too long service name.
     BadService,
+    /// `Open` upon `Open`, between ids left out, for which there was no room: the last one.
+    TooManyRefused(StreamId),
     /// A frame names a stream that was never opened.
     UnknownStream(StreamId),
     /// Data beyond the credit granted, by so many bytes.
@@ -58,6 +60,7 @@ impl core::fmt::Display for Violation {
             Self::BadAck(records) => write!(f, "count of received records {records} is impossible"),
             Self::BadStreamId(id) => write!(f, "open: stream {} cannot be opened", id.0),
             Self::BadService => f.write_str("open: service name is empty or too long"),
+            Self::TooManyRefused(id) => write!(f, "open: stream {} is one too many for a full table", id.0),
             Self::UnknownStream(id) => write!(f, "stream {} was never opened", id.0),
             Self::CreditExceeded(id, by) => write!(f, "data: stream {} exceeds its credit by {by} bytes", id.0),
             Self::BadCredit(id) => write!(f, "credit: stream {} has an impossible amount", id.0),

@@ -106,9 +106,7 @@ impl Inflight {
     /// A new link: nothing is in flight on it and nothing is known of it.
     pub(crate) fn restart(&mut self, now: Instant) {
         let (most, segment) = (self.most, self.segment);
-        *self = Self::new(0);
-        (self.most, self.segment) = (most, segment);
-        self.base_at = now;
+        *self = Self { most, segment, limit: START.min(most), base_at: now, ..Self::new(0) };
     }
 
     pub(crate) fn set_ring(&mut self, ring: usize) {

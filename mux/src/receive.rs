@@ -83,7 +83,7 @@ where
         }
         self.peer_stream = id.0;
         let Some(slot) = self.table.claim() else {
-            return self.refused.push_back(id).map_err(|_| Violation::BadLimit("streams"));
+            return self.refuse_busy(id);
         };
         self.table.index(slot, id);
         if let Some(state) = self.table.get_mut(slot) {
@@ -91,7 +91,7 @@ where
             state.sending.credit = self.peer.credit;
             state.sending.sent_at = now.stamp();
         }
-        if self.shutdown.here {
+        if self.shutdown.is_here() {
             self.refuse(slot, ResetReason::GOING_AWAY);
             return Ok(());
         }

@@ -20,6 +20,12 @@ pub(crate) struct Place {
     length: usize,
 }
 
+impl Place {
+    pub(crate) fn length(self) -> usize {
+        self.length
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Ring<B> {
     bytes: B,

@@ -1,12 +1,13 @@
 //! Who is read next: streams with control frames first, then sparse streams, then the busy ones in turns.
 //!
-//! A stream that becomes readable while it was silent is *sparse* and goes first, for one quantum; one that uses its
-//! quantum up joins the *busy* ones, which take turns by deficit round robin (Shreedhar and Varghese, 1995; the two lists
-//! are FQ-CoDel's, RFC 8290, section 4.2). It is sparse again only after its port ran dry. The lists are threaded through
-//! the stream table; each stream is in at most one of `sparse` and `busy`, and in `control` or not.
+//! A stream that becomes readable while it was silent is *sparse* and goes first; one that uses its quantum up joins the
+//! *busy* ones, which take turns by deficit round robin (Shreedhar and Varghese, 1995; the two lists are FQ-CoDel's,
+//! RFC 8290, section 4.2). A *round* is one turn of each busy stream, and each stream, sparse or busy, gets one quantum
+//! in it: so nobody starves behind streams that keep falling silent for a moment. The lists are threaded through the
+//! stream table; each stream is in at most one of `sparse` and `busy`, and in `control` or not.
 
 use crate::Slot;
-use crate::table::{NONE, Ready, StreamState, Table};
+use crate::table::{NONE, Ready, Sending, StreamState, Table};
 
 #[derive(Clone, Copy, Debug)]
 struct List {
@@ -100,11 +101,26 @@ pub(crate) struct Schedule {
     control: List,
     sparse: List,
     busy: List,
+    /// Counts rounds from 1. Busy streams whose turn in this one is over wait with the number of the next.
+    round: u16,
 }
+
+/// The round after `round`; never 0, which stands for none.
+fn following(round: u16) -> u16 {
+    round.checked_add(1).unwrap_or(1)
+}
+
+/// A quantum of which less than this is left, in bytes, is used up.
+const SPENT: u32 = 64;
 
 impl Schedule {
     pub(crate) const fn new() -> Self {
-        Self { control: EMPTY, sparse: EMPTY, busy: EMPTY }
+        Self { control: EMPTY, sparse: EMPTY, busy: EMPTY, round: 1 }
+    }
+
+    /// Whether a stream has had its quantum in this round.
+    pub(crate) fn is_spent(&self, sending: &Sending) -> bool {
+        sending.round == self.round && sending.quantum_left < SPENT
     }
 
     /// `slot` has a control frame to send.
@@ -159,6 +175,9 @@ impl Schedule {
             && state.ready == Ready::No
         {
             state.ready = ready;
+            if ready == Ready::Busy {
+                (state.sending.round, state.sending.quantum_left) = (following(self.round), 0);
+            }
             list.push_back(table, slot, by_ready);
         }
     }
@@ -194,8 +213,9 @@ impl Schedule {
         (first != NONE).then_some(Slot(first))
     }
 
-    /// The next stream to read from, and which list it was in; it is out of it.
-    pub(crate) fn next<S>(&mut self, table: &mut Table<S>) -> Option<(Slot, Ready)>
+    /// The next stream to read from, and which list it was in; it is out of it. A stream that had nothing in this round
+    /// yet is given `quantum` bytes.
+    pub(crate) fn next<S>(&mut self, table: &mut Table<S>, quantum: u32) -> Option<(Slot, Ready)>
     where
         S: AsRef<[StreamState]> + AsMut<[StreamState]>,
     {
@@ -203,7 +223,15 @@ impl Schedule {
             Some(slot) => slot,
             None => self.busy.pop_front(table, by_ready)?,
         };
-        let was = core::mem::replace(&mut table.get_mut(slot)?.ready, Ready::No);
+        let state = table.get_mut(slot)?;
+        let was = core::mem::replace(&mut state.ready, Ready::No);
+        let sending = &mut state.sending;
+        if was == Ready::Busy {
+            self.round = sending.round;
+        }
+        if sending.round != self.round || sending.quantum_left == 0 {
+            (sending.round, sending.quantum_left) = (self.round, quantum);
+        }
         Some((slot, was))
     }
 

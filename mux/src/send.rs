@@ -4,10 +4,22 @@ use crate::frame::{Frame, MAX_CONTROL, MAX_HEAD, data_head};
 use crate::limits::IDLE_CREDIT_MS;
 use crate::streams::Streams;
 use crate::table::{Phase, Ready, StreamState};
-use crate::{Instant, Mode, Ports, Read, ResetReason, Slot, StreamId};
+use crate::{Instant, MAX_DATAGRAM, MAX_RECORD, MAX_SERVICE, Mode, Ports, Read, ResetReason, Slot, StreamId};
 
 /// A read of fewer bytes than this is not worth a frame at the end of a record.
 const MIN_PAYLOAD: usize = 64;
+
+/// What a record is filled under.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    pub(crate) now: Instant,
+    /// Of the link, in microseconds; 0 while it is not known.
+    pub(crate) round_trip: u32,
+    /// Bytes that a stream may send in its turn.
+    pub(crate) quantum: u32,
+    /// Whether busy streams may be read, not only sparse ones.
+    pub(crate) bulk: bool,
+}
 
 /// A record being filled.
 pub(crate) struct Room<'r> {
@@ -51,7 +63,7 @@ where
     }
 
     pub(crate) fn has_control(&self) -> bool {
-        self.schedule.has_control() || !self.refused.is_empty() || self.shutdown.announce.is_some()
+        self.schedule.has_control() || !self.refused.is_empty() || self.shutdown.is_unsaid()
     }
 
     /// Whether a stream waits that was not just found to have little to say.
@@ -71,62 +83,62 @@ where
         next.is_some_and(|state| state.mode == Mode::Datagram)
     }
 
-    /// Fills `room`. `quantum` is how many bytes a busy stream may send in its turn, `round_trip` in microseconds.
-    pub(crate) fn fill(
-        &mut self,
-        now: Instant,
-        room: &mut Room<'_>,
-        quantum: u32,
-        round_trip: u32,
-        ports: &mut impl Ports,
-    ) {
+    /// Fills `room`.
+    pub(crate) fn fill(&mut self, turn: Turn, room: &mut Room<'_>, ports: &mut impl Ports) {
         self.visit = self.visit.wrapping_add(1);
-        self.fill_control(now, room, round_trip, ports);
-        while room.left() >= MAX_HEAD {
+        self.fill_control(turn, room, ports);
+        while room.left() >= MAX_HEAD && (turn.bulk || self.schedule.has_sparse()) {
             let Some(slot) = self.schedule.peek() else { return };
             let Some(state) = self.table.get(slot) else { return };
             let tried = state.sending.visited == self.visit;
             let no_room = match state.mode {
-                Mode::Datagram => room.used() > 0,
+                Mode::Datagram => room.left() < MAX_RECORD,
                 Mode::Stream => room.left() < data_head(state.id) + MIN_PAYLOAD,
             };
             if tried || no_room {
                 return;
             }
-            let Some((slot, was)) = self.schedule.next(&mut self.table) else { return };
-            self.fill_from(now, slot, was, room, quantum, ports);
+            self.fill_from_next(turn, room, ports);
             if self.schedule.has_control() {
                 // A port that ended or failed has a word to add.
-                self.fill_control(now, room, round_trip, ports);
+                self.fill_control(turn, room, ports);
             }
         }
     }
 
-    fn fill_control(&mut self, now: Instant, room: &mut Room<'_>, round_trip: u32, ports: &mut impl Ports) {
+    fn fill_control(&mut self, turn: Turn, room: &mut Room<'_>, ports: &mut impl Ports) {
         if room.left() >= MAX_CONTROL
-            && let Some(drain_ms) = self.shutdown.announce.take()
+            && let Some(drain_ms) = self.shutdown.announcement()
         {
             room.write(Frame::GoAway { drain_ms });
         }
         while room.left() >= MAX_CONTROL
-            && let Some(stream) = self.refused.pop_front()
+            && let Some((first, last)) = self.refused.front_mut()
         {
-            room.write(Frame::Reset { stream, reason: ResetReason::BUSY });
+            room.write(Frame::Reset { stream: StreamId(*first), reason: ResetReason::BUSY });
+            if first == last {
+                self.refused.pop_front();
+            } else {
+                *first += 2;
+            }
         }
         while let Some(slot) = self.schedule.next_control(&mut self.table) {
             if room.left() < MAX_HEAD {
                 self.schedule.put_back_control(&mut self.table, slot);
                 return;
             }
-            self.control_of(now, slot, room, round_trip, ports);
+            self.control_of(turn, slot, room, ports);
         }
     }
 
     /// Writes the control frames of one stream: at most `Open`, or `Credit`, `Return` and `Fin`, or `Reset`.
-    fn control_of(&mut self, now: Instant, slot: Slot, room: &mut Room<'_>, round_trip: u32, ports: &mut impl Ports) {
+    fn control_of(&mut self, turn: Turn, slot: Slot, room: &mut Room<'_>, ports: &mut impl Ports) {
         let Some(state) = self.table.get_mut(slot) else { return };
         match state.phase {
             Phase::Free => {}
+            Phase::Opening if !(1..=MAX_SERVICE).contains(&ports.service(slot).len()) => {
+                self.reset(slot, ResetReason::NOT_ALLOWED, ports);
+            }
             Phase::Opening => {
                 let stream = StreamId(self.next_stream);
                 self.next_stream += 2;
@@ -139,7 +151,7 @@ where
                 let stream = state.id;
                 let control = core::mem::take(&mut state.control);
                 if control.credit {
-                    let bytes = self.budget.grant(now, round_trip, &mut state.receiving);
+                    let bytes = self.budget.grant(turn.now, turn.round_trip, &mut state.receiving);
                     if bytes > 0 {
                         room.write(Frame::Credit { stream, bytes });
                     }
@@ -163,38 +175,29 @@ where
         }
     }
 
-    /// Gives one stream its turn.
-    fn fill_from(
-        &mut self,
-        now: Instant,
-        slot: Slot,
-        was: Ready,
-        room: &mut Room<'_>,
-        quantum: u32,
-        ports: &mut impl Ports,
-    ) {
+    /// Gives the next stream its turn.
+    fn fill_from_next(&mut self, turn: Turn, room: &mut Room<'_>, ports: &mut impl Ports) {
+        let Some((slot, was)) = self.schedule.next(&mut self.table, turn.quantum) else { return };
+        let alone = !self.schedule.has_ready();
         let visit = self.visit;
         let Some(state) = self.table.get_mut(slot) else { return };
-        let (stream, mode) = (state.id, state.mode);
+        let (stream, mode, head) = (state.id, state.mode, data_head(state.id));
         let sending = &mut state.sending;
-        if sending.deficit == 0 {
-            sending.deficit = quantum;
-        }
-        let head = data_head(stream);
         let most = match mode {
-            Mode::Datagram => usize::MAX,
-            Mode::Stream => usize::try_from(sending.credit.min(sending.deficit)).unwrap_or(usize::MAX),
+            Mode::Datagram => MAX_DATAGRAM,
+            // With nobody else waiting there is nothing to share, and one read fills the record.
+            Mode::Stream if alone => usize::try_from(sending.credit).unwrap_or(usize::MAX),
+            Mode::Stream => usize::try_from(sending.credit.min(sending.quantum_left)).unwrap_or(usize::MAX),
         };
-        let end = room.left().min(most.saturating_add(head)).min(head + usize::from(u16::MAX));
-        let asked = end - head;
-        let read = match room.rest().get_mut(head..end) {
+        let asked = most.min(room.left() - head);
+        let read = match room.rest().get_mut(head..head + asked) {
             Some(buffer) => ports.read(slot, buffer),
             None => Read::Pending,
         };
         let count = match read {
             Read::Data(count) => count.min(asked),
             Read::Pending => {
-                (sending.readable, sending.backlogged, sending.deficit) = (false, false, 0);
+                (sending.readable, sending.backlogged) = (false, false);
                 return;
             }
             Read::End => {
@@ -215,9 +218,8 @@ where
         });
         room.used += count;
         self.counters.bytes_sent += u64::from(length);
-        sending.sent_at = now.stamp();
-        let turn_over = u32::from(length) >= sending.deficit;
-        sending.deficit = sending.deficit.saturating_sub(u32::from(length));
+        sending.sent_at = turn.now.stamp();
+        sending.quantum_left = sending.quantum_left.saturating_sub(u32::from(length));
         if mode == Mode::Stream {
             sending.credit -= u32::from(length);
             if sending.credit == 0 {
@@ -228,9 +230,11 @@ where
         if count < asked || mode == Mode::Datagram {
             // Little to say, it seems; whether that is all is asked once the record is on its way.
             sending.visited = visit;
-            self.schedule.add(&mut self.table, slot, was);
-        } else if turn_over {
+        }
+        if self.schedule.is_spent(sending) {
             self.schedule.add(&mut self.table, slot, Ready::Busy);
+        } else if sending.visited == visit {
+            self.schedule.add(&mut self.table, slot, was);
         } else {
             self.schedule.put_back(&mut self.table, slot, was);
         }

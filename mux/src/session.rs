@@ -1,13 +1,15 @@
 //! The session: what two ends share for longer than any link - records, acknowledgements, and the change of links.
 
+use core::mem::replace;
+
 use heapless::Vec;
 
 use crate::frame::{Frame, MAX_HEAD};
 use crate::inflight::Inflight;
 use crate::limits::{LAZY_ACK_MS, MAX_CREDIT_AT_OPEN, MAX_PREFIX};
-use crate::replay::Ring;
-use crate::send::Room;
-use crate::streams::{Peer, Streams};
+use crate::replay::{Place, Ring};
+use crate::send::{Room, Turn};
+use crate::streams::{Peer, Streams, Unannounced};
 use crate::table::StreamState;
 use crate::{
     Hello, Instant, MAX_MESSAGE, MAX_RECORD, Mode, OpenError, Ports, ResetReason, SessionId, Shape, ShapeError, Side,
@@ -105,8 +107,25 @@ pub struct Session<B, S> {
     acked: u64,
     received: u64,
     ack: Ack,
-    /// Bytes sent since an acknowledgement was asked for at once.
+    /// Bytes sent since an acknowledgement was asked for at once, and whether one was asked for of the last record.
     unsolicited: u32,
+    asked: Asked,
+}
+
+/// How soon an acknowledgement was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Asked {
+    Not,
+    Lazily,
+    AtOnce,
+}
+
+/// What there is to send.
+enum Next {
+    Record(Place),
+    /// Something, but it has to wait for acknowledgements.
+    Held,
+    Nothing,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +169,7 @@ where
             received: 0,
             ack: Ack::default(),
             unsolicited: 0,
+            asked: Asked::AtOnce,
         };
         session.check_storage()?;
         Ok(session)
@@ -240,11 +260,18 @@ where
             return Err(Violation::BadLimit("credit"));
         }
         let continues = hello.resumes && self.link.established;
+        if hello.resumes && !continues && self.config.side == Side::Gateway {
+            // The answer to a `Hello` of before this side gave the session up: what the agent goes on with is gone.
+            return Err(Violation::StaleLink(hello.link));
+        }
+        if continues && hello.credit != self.streams.peer.credit {
+            return Err(Violation::BadLimit("credit"));
+        }
         if continues && (hello.received < self.acked || hello.received > self.acked + self.ring.stored()) {
             return Err(Violation::BadAck(hello.received));
         }
         if self.link.established && !continues {
-            self.forget(ports, ResetReason::SESSION_LOST);
+            self.forget(ports, ResetReason::SESSION_LOST, Unannounced::Stay);
         }
         while continues && self.acked < hello.received {
             self.acked += 1;
@@ -252,7 +279,7 @@ where
         }
         self.ring.rewind();
         self.inflight.restart(now);
-        self.unsolicited = 0;
+        (self.unsolicited, self.asked) = (0, Asked::AtOnce);
         self.ack = Ack { arrived: now, ..Ack::default() };
         self.streams.peer = Peer { streams: hello.streams, credit: hello.credit };
         self.link = Link { number: hello.link, up: true, established: true, continued: continues, give_up: None };
@@ -285,12 +312,15 @@ where
             return Err(Violation::NoHello);
         }
         let (mut at, mut numbered) = (0, false);
+        let (mut acked, mut solicited) = (false, false);
         while at < message.len() {
             let (frame, payload, taken) = Frame::decode(message.get(at..).unwrap_or_default(), at)?;
             at += taken;
             match frame {
-                Frame::Ack { records, held_us } if !numbered => self.on_ack(now, records, held_us)?,
-                Frame::Solicit { within_ms } if !numbered => {
+                Frame::Ack { records, held_us } if !numbered && !replace(&mut acked, true) => {
+                    self.on_ack(now, records, held_us)?;
+                }
+                Frame::Solicit { within_ms } if !numbered && !replace(&mut solicited, true) => {
                     let due = now.after_millis(u64::from(within_ms));
                     self.ack.due = Some(self.ack.due.map_or(due, |before| before.min(due)));
                 }
@@ -333,70 +363,99 @@ where
         if !self.link.up {
             return None;
         }
-        if self.ring.next_length().is_none() {
-            self.build(now, ports);
-        }
-        let mut place = None;
-        if let Some(length) = self.ring.next_length() {
-            // What was built was allowed to; records sent again have to wait for their turn.
-            if self.inflight.in_flight() == 0 || self.inflight.allows(length < MAX_HEAD) {
-                self.inflight.on_sent(now, self.acked + self.ring.sent() + 1, length);
-                self.streams.counters.records_sent += 1;
-                self.unsolicited = self.unsolicited.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
-                place = self.ring.send(now);
-            } else {
-                self.inflight.note_limited();
-            }
-        }
-        let due = self.ack.owed && self.ack.due.is_some_and(|at| at <= now);
-        if place.is_none() && !due {
-            return None;
-        }
+        let next = self.next_record(now, ports);
+        let sends = matches!(next, Next::Record(_));
+        let solicit = self.solicit(&next);
         let mut prefix = Vec::new();
-        if self.ack.owed {
+        if self.ack.owed && (sends || self.ack.due.is_some_and(|at| at <= now)) {
             let held_us = u32::try_from(now.micros_since(self.ack.arrived)).unwrap_or(u32::MAX);
             append(&mut prefix, Frame::Ack { records: self.received, held_us });
             (self.ack.owed, self.ack.due) = (false, None);
         }
-        if place.is_some()
-            && let Some(within_ms) = self.solicits()
-        {
+        if let Some(within_ms) = solicit {
             append(&mut prefix, Frame::Solicit { within_ms });
         }
-        Some(Message { prefix, record: place.map_or(&[], |place| self.ring.record(place)) })
+        match next {
+            Next::Record(place) => Some(Message { prefix, record: self.ring.record(place) }),
+            Next::Held | Next::Nothing => (!prefix.is_empty()).then_some(Message { prefix, record: &[] }),
+        }
     }
 
-    /// Builds a record in the ring, if there is something to say and it may be in flight.
-    fn build(&mut self, now: Instant, ports: &mut impl Ports) {
+    /// The record to send now: the next one in the ring on this link, or a new one.
+    fn next_record(&mut self, now: Instant, ports: &mut impl Ports) -> Next {
+        if let Some(length) = self.ring.next_length() {
+            // What is sent again waits for its turn; a little may go at once, as it may in `build`.
+            if self.inflight.in_flight() > 0 && !self.inflight.allows(length < MAX_HEAD) {
+                self.inflight.note_limited();
+                return Next::Held;
+            }
+        } else if let Err(next) = self.build(now, ports) {
+            return next;
+        }
+        let Some(place) = self.ring.send(now) else { return Next::Nothing };
+        let length = place.length();
+        self.inflight.on_sent(now, self.acked + self.ring.sent(), length);
+        self.unsolicited = self.unsolicited.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
+        self.streams.counters.records_sent += 1;
+        Next::Record(place)
+    }
+
+    /// Builds a record in the ring, or says why there is none.
+    fn build(&mut self, now: Instant, ports: &mut impl Ports) -> Result<(), Next> {
         let urgent = self.streams.has_urgent();
         if !urgent && !self.streams.has_ready() {
-            return;
+            return Err(Next::Nothing);
         }
-        if !self.inflight.allows(urgent) {
-            return self.inflight.note_limited();
+        let bulk = self.inflight.allows(false);
+        if !bulk {
+            self.inflight.note_limited();
+            if !urgent || !self.inflight.allows(true) {
+                return Err(Next::Held);
+            }
         }
-        let size = if self.streams.next_is_datagram() { MAX_RECORD } else { self.inflight.record_size() };
-        let Some(room) = self.ring.reserve(size.min(2 * MAX_HEAD + size / 4), size) else {
-            return self.inflight.note_limited();
+        let size = self.inflight.record_size();
+        // A datagram needs room for the longest there is; where that is not to be had, control frames go without it.
+        let whole = self.streams.next_is_datagram() && self.ring.reserve(MAX_RECORD, MAX_RECORD).is_some();
+        let (least, most) = if whole { (MAX_RECORD, MAX_RECORD) } else { (size.min(2 * MAX_HEAD + size / 4), size) };
+        let Some(room) = self.ring.reserve(least, most) else {
+            self.inflight.note_limited();
+            return Err(Next::Held);
         };
         let round_trip = self.inflight.round_trip().map_or(0, |(_, smoothed)| smoothed);
+        let turn = Turn { now, round_trip, quantum: u32::try_from(size).unwrap_or(u32::MAX), bulk };
         let mut room = Room::new(room);
-        self.streams.fill(now, &mut room, u32::try_from(size).unwrap_or(u32::MAX), round_trip, ports);
-        let length = room.used();
-        if length > 0 {
-            self.ring.commit(length);
+        self.streams.fill(turn, &mut room, ports);
+        match room.used() {
+            0 if self.streams.has_ready() => Err(Next::Held),
+            0 => Err(Next::Nothing),
+            length => {
+                self.ring.commit(length);
+                Ok(())
+            }
         }
     }
 
-    /// Whether, and how soon, the record going out wants an acknowledgement: at once each quarter of what may be in
-    /// flight and when nothing more may be; lazily when nothing more is to be said.
-    fn solicits(&mut self) -> Option<u16> {
-        if self.unsolicited >= self.inflight.solicit_every() || !self.inflight.allows(false) {
-            self.unsolicited = 0;
-            return Some(0);
+    /// Whether, and how soon, an acknowledgement is wanted of what was sent: at once each quarter of what may be in
+    /// flight and when something has to wait for it; lazily when nothing more is to be said. Every record is covered.
+    fn solicit(&mut self, next: &Next) -> Option<u16> {
+        let asked = match next {
+            Next::Record(_) if self.unsolicited >= self.inflight.solicit_every() => Asked::AtOnce,
+            Next::Record(_) if !self.inflight.allows(false) => Asked::AtOnce,
+            Next::Record(_) if self.ring.next_length().is_some() || self.streams.has_more() => Asked::Not,
+            Next::Record(_) => Asked::Lazily,
+            Next::Held if self.asked < Asked::AtOnce => Asked::AtOnce,
+            Next::Nothing if self.asked < Asked::Lazily => Asked::Lazily,
+            Next::Held | Next::Nothing => return None,
+        };
+        self.asked = asked;
+        match asked {
+            Asked::Not => None,
+            Asked::Lazily => Some(LAZY_ACK_MS),
+            Asked::AtOnce => {
+                self.unsolicited = 0;
+                Some(0)
+            }
         }
-        let more = self.ring.next_length().is_some() || self.streams.has_more();
-        (!more).then_some(LAZY_ACK_MS)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) or [`poll_message`](Self::poll_message) has something to do next.
@@ -420,12 +479,12 @@ where
     /// Ends all streams here with `reason` and forgets what was to be sent; the next link begins anew. For a session
     /// that is given up: after a [`Violation`], or because the host is ending.
     pub fn abandon(&mut self, ports: &mut impl Ports, reason: ResetReason) {
-        self.forget(ports, reason);
+        self.forget(ports, reason, Unannounced::End);
         (self.link.up, self.link.established, self.link.give_up) = (false, false, None);
     }
 
-    fn forget(&mut self, ports: &mut impl Ports, reason: ResetReason) {
-        self.streams.start_over(ports, reason);
+    fn forget(&mut self, ports: &mut impl Ports, reason: ResetReason, unannounced: Unannounced) {
+        self.streams.start_over(ports, reason, unannounced);
         self.ring.clear();
         (self.acked, self.received) = (0, 0);
     }
@@ -456,10 +515,7 @@ where
 
     /// No new streams from now on, on either side; open ones have `drain_ms` to finish, then the host ends it.
     pub fn go_away(&mut self, drain_ms: u32) {
-        let shutdown = &mut self.streams.shutdown;
-        if !shutdown.here {
-            (shutdown.here, shutdown.announce) = (true, Some(drain_ms));
-        }
+        self.streams.shutdown.begin(drain_ms);
     }
 
     /// The peer is shutting down: open streams elsewhere.

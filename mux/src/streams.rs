@@ -8,10 +8,11 @@ use crate::credit::Budget;
 use crate::pool::Pool;
 use crate::schedule::Schedule;
 use crate::table::{Control, Phase, Ready, StreamState, Table};
-use crate::{Counters, End, Instant, Mode, OpenError, Ports, ResetReason, Side, Slot, StreamId};
+use crate::{Counters, End, Instant, Mode, OpenError, Ports, ResetReason, Side, Slot, StreamId, Violation};
 
-/// Streams of the peer that can be refused between two records for lack of a slot.
-const REFUSED: usize = 64;
+/// Runs of refused streams that are kept until their `Reset` can be written. One run is any number of streams that were
+/// opened in a row, so that an honest peer never needs more than a few.
+const REFUSED: usize = 32;
 
 #[derive(Debug)]
 pub(crate) struct Streams<B, S> {
@@ -24,14 +25,21 @@ pub(crate) struct Streams<B, S> {
     pub(crate) next_stream: u32,
     pub(crate) peer_stream: u32,
     pub(crate) peer: Peer,
-    /// Streams of the peer that found no slot, to be reset.
-    pub(crate) refused: Deque<StreamId, REFUSED>,
+    /// First and last id of streams of the peer that found no slot, to be reset.
+    pub(crate) refused: Deque<(u32, u32), REFUSED>,
     pub(crate) shutdown: Shutdown,
     /// When to look for streams with unused credit.
     pub(crate) idle_check: Option<Instant>,
     /// Numbers the records built, to tell short reads of the same one.
     pub(crate) visit: u16,
     pub(crate) counters: Counters,
+}
+
+/// What becomes of streams whose `Open` was not yet written when a session starts over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unannounced {
+    Stay,
+    End,
 }
 
 /// What the peer announced in its `Hello`.
@@ -41,12 +49,32 @@ pub(crate) struct Peer {
     pub(crate) credit: u32,
 }
 
+/// Which sides are going away.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Shutdown {
-    pub(crate) here: bool,
+    /// This one, within so many milliseconds; whether `GoAway` was written.
+    here: Option<u32>,
+    said: bool,
     pub(crate) there: bool,
-    /// `GoAway` still to be written, with its milliseconds.
-    pub(crate) announce: Option<u32>,
+}
+
+impl Shutdown {
+    pub(crate) fn begin(&mut self, drain_ms: u32) {
+        self.here.get_or_insert(drain_ms);
+    }
+
+    pub(crate) fn is_here(&self) -> bool {
+        self.here.is_some()
+    }
+
+    pub(crate) fn is_unsaid(&self) -> bool {
+        self.is_here() && !self.said
+    }
+
+    /// What `GoAway` is to say, once.
+    pub(crate) fn announcement(&mut self) -> Option<u32> {
+        self.here.filter(|_| !core::mem::replace(&mut self.said, true))
+    }
 }
 
 impl<B, S> Streams<B, S>
@@ -74,10 +102,11 @@ where
 
     /// Opens a stream from this side; `Open` is written with the next record.
     pub(crate) fn open(&mut self, now: Instant, mode: Mode) -> Result<Slot, OpenError> {
-        if self.shutdown.here || self.shutdown.there {
+        if self.shutdown.is_here() || self.shutdown.there {
             return Err(OpenError::GoingAway);
         }
-        if self.next_stream > u32::MAX - 2 {
+        // Those already opened take their ids only when `Open` is written.
+        if u32::MAX - self.next_stream <= 2 * u32::from(self.table.live()) + 2 {
             return Err(OpenError::Exhausted);
         }
         if self.table.live() >= self.peer.streams {
@@ -119,7 +148,8 @@ where
         if !can || state.mode == Mode::Stream && sending.credit == 0 {
             return;
         }
-        let ready = if sending.backlogged { Ready::Busy } else { Ready::Sparse };
+        let busy = sending.backlogged || self.schedule.is_spent(sending);
+        let ready = if busy { Ready::Busy } else { Ready::Sparse };
         self.schedule.add(&mut self.table, slot, ready);
     }
 
@@ -144,6 +174,15 @@ where
             (state.phase, state.reset, state.control) = (Phase::Resetting, reason, Control::default());
         }
         self.schedule.add_control(&mut self.table, slot);
+    }
+
+    /// Notes that a stream of the peer found no slot.
+    pub(crate) fn refuse_busy(&mut self, id: StreamId) -> Result<(), Violation> {
+        match self.refused.back_mut() {
+            Some((_, last)) if id.0 - *last == 2 => *last = id.0,
+            _ => self.refused.push_back((id.0, id.0)).map_err(|_| Violation::TooManyRefused(id))?,
+        }
+        Ok(())
     }
 
     /// Releases a stream whose halves are both closed.
@@ -171,25 +210,28 @@ where
         });
     }
 
-    /// Ends all streams with `reason`, without a word to the peer, who forgot them; numbers begin anew.
-    pub(crate) fn start_over(&mut self, ports: &mut impl Ports, reason: ResetReason) {
+    /// Ends streams with `reason`, without a word to the peer, who forgot them; numbers begin anew. Streams that the
+    /// peer never heard of go on if `unannounced` do.
+    pub(crate) fn start_over(&mut self, ports: &mut impl Ports, reason: ResetReason, unannounced: Unannounced) {
         for slot in self.table.used() {
             let Some(state) = self.table.get(slot) else { continue };
-            let phase = state.phase;
-            if state.is_live() {
+            let (phase, live) = (state.phase, state.is_live());
+            if phase == Phase::Free || phase == Phase::Opening && unannounced == Unannounced::Stay {
+                continue;
+            }
+            if live {
                 self.counters.streams_reset += 1;
                 ports.release(slot, End::Reset(reason));
             }
-            if phase != Phase::Free {
-                self.free(slot);
-            }
+            self.free(slot);
         }
         self.refused.clear();
-        (self.next_stream, self.peer_stream, self.shutdown.there) = (self.side.first_stream(), 0, false);
+        (self.next_stream, self.peer_stream) = (self.side.first_stream(), 0);
+        (self.shutdown.said, self.shutdown.there) = (false, false);
     }
 
     /// No streams, and nothing left to say about any.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.table.live() == 0 && self.refused.is_empty() && self.shutdown.announce.is_none()
+        self.table.live() == 0 && self.refused.is_empty() && !self.shutdown.is_unsaid()
     }
 }

@@ -68,8 +68,9 @@ pub(crate) struct Control {
 pub(crate) struct Sending {
     /// Bytes the peer is ready to take.
     pub(crate) credit: u32,
-    /// Bytes left of this turn.
-    pub(crate) deficit: u32,
+    /// Bytes left of the stream's share of a round, and the number of that round; 0 before the first.
+    pub(crate) quantum_left: u32,
+    pub(crate) round: u16,
     /// The port has, or may have, bytes to read.
     pub(crate) readable: bool,
     /// It had more bytes when the credit ran out: no newcomer when credit comes.
@@ -119,7 +120,8 @@ impl StreamState {
         reset: ResetReason::ABORTED,
         sending: Sending {
             credit: 0,
-            deficit: 0,
+            quantum_left: 0,
+            round: 0,
             readable: false,
             backlogged: false,
             ended: false,

@@ -1,0 +1,23 @@
+//! Memory for sessions in tests.
+
+use umbilical_mux::{Config, Session, SessionId, Shape, Side, Storage, StreamState};
+
+pub type TestSession = Session<Vec<u8>, Vec<StreamState>>;
+
+pub const ID: SessionId = SessionId([7; 16]);
+
+/// The agent's defaults.
+pub const SHAPE: Shape = Shape { streams: 64, replay: 256 * 1024, receive: 256 * 1024 };
+
+pub fn storage(shape: Shape) -> Storage<Vec<u8>, Vec<StreamState>> {
+    Storage {
+        replay: vec![0; shape.replay],
+        receive: vec![0; shape.receive_memory()],
+        streams: vec![StreamState::EMPTY; usize::from(shape.streams)],
+    }
+}
+
+pub fn session(side: Side, shape: Shape) -> TestSession {
+    let config = Config { side, id: ID, shape, resume_for_ms: 120_000 };
+    Session::new(config, storage(shape)).expect("a good shape")
+}
