@@ -52,8 +52,10 @@ impl Tunnel {
     /// It printed none.
     pub fn memory_budget_bytes(&self) -> u64 {
         let line = self.agent.line_with(MEMORY_TOTAL, wait::SOON);
-        let kibibytes = line.split_whitespace().rev().find_map(|word| word.parse::<u64>().ok());
-        kibibytes.unwrap_or_else(|| panic!("no figure in {line:?}")) * 1024
+        line.split_whitespace()
+            .next_back()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or_else(|| panic!("no figure in {line:?}"))
     }
 
     /// The process that owns the public ports.
@@ -68,5 +70,5 @@ impl Tunnel {
 /// What the agent says once the relay has taken it.
 pub const LISTENING: &[&str] = &["listening at", DEVICE];
 
-/// The row of the agent's table of memory that sums up the others, in KiB.
-const MEMORY_TOTAL: &[&str] = &["memory", "total", "KiB"];
+/// The row of the agent's table of memory that sums up the others.
+const MEMORY_TOTAL: &[&str] = &["at most, in bytes"];
