@@ -169,6 +169,7 @@ fn refusals_in_both_spellings() {
     assert_eq!(refusal(&format!("{accept}&sb-hc-statusCode=teapot")), Some((400, String::new())));
     assert_eq!(refusal(&format!("{accept}&sb-hc-statusCode=99999")), Some((400, String::new())));
     assert_eq!(refusal(&format!("{accept}&sb-hc-statusDescription=x")), None);
+    assert_eq!(refusal("/$hc/hyco?sb-hc-action=accept&statusCode=500&sb-hc-id=1"), None, "in front of our parameters");
 }
 
 #[test]

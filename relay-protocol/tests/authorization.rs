@@ -70,6 +70,23 @@ fn the_decision() {
 }
 
 #[test]
+fn of_two_rules_with_one_name_and_one_key_the_entity_s_counts() {
+    let entity = [rule("device", "one", None, &[Right::Listen])];
+    let namespace = [rule("device", "one", None, &[Right::Send])];
+    let token = token("hyco", "device", "one", NOW + 60);
+    assert!(authorize(&token, Right::Listen, "hyco", &entity, &namespace, NOW).is_ok());
+    let missing = TokenError::MissingRight { key_name: "device".to_owned(), wanted: Right::Send };
+    assert_eq!(authorize(&token, Right::Send, "hyco", &entity, &namespace, NOW), Err(missing));
+}
+
+#[test]
+fn a_signature_without_padding_is_read_too() {
+    let token = token("hyco", "device", "one", NOW);
+    assert!(token.contains("%3D&se="));
+    assert!(SasToken::parse(&token.replace("%3D&se=", "&se=")).unwrap().verify(b"one"));
+}
+
+#[test]
 fn what_is_signed_cannot_be_changed() {
     let rules = [rule("device", "one", None, &[Right::Listen])];
     let token = token("hyco", "device", "one", NOW + 60);
