@@ -23,6 +23,14 @@ pub fn cloud() -> PathBuf {
     release_folder().join("umbilical-cloud")
 }
 
+/// `umbilical-quickstart`, built from this work tree.
+///
+/// # Panics
+/// The build fails.
+pub fn quickstart() -> PathBuf {
+    release_folder().join("umbilical-quickstart")
+}
+
 /// Builds once for each test process; nothing to do takes cargo a tenth of a second.
 fn release_folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();

@@ -5,8 +5,10 @@
 
 use std::{
     fmt::Write as _,
-    fs,
+    fs::{self, OpenOptions},
+    io::Write as _,
     net::{Ipv4Addr, SocketAddrV4},
+    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     process::Command,
 };
@@ -151,12 +153,15 @@ impl Deployment {
         path.to_str().expect("the folder for temporary files has a name in UTF-8").to_owned()
     }
 
-    /// Replaces a file.
+    /// Replaces a file. It is its owner's only, as an operator would have it.
     ///
     /// # Panics
     /// It can't be written.
     pub fn write_file(&self, name: &str, content: &str) {
-        fs::write(self.folder.path().join(name), content).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(self.folder.path().join(name));
+        let written = opened.and_then(|mut file| file.write_all(content.as_bytes()));
+        written.unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 
     /// Changes a text within a file.
