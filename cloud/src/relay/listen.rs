@@ -16,6 +16,7 @@ use async_tungstenite::{WebSocketReceiver, WebSocketSender, WebSocketStream};
 use log::{debug, info, warn};
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
+use smol::io::AsyncWriteExt;
 use smol::stream::StreamExt;
 use umbilical_link::transport::Transport;
 use umbilical_link::upgrade::Upgraded;
@@ -25,7 +26,7 @@ use super::handshake::{Handshake, Word};
 use super::metrics::{Held, count};
 use super::namespace::{Found, Registration};
 use super::{Shared, authorize, tracking};
-use crate::deadline;
+use crate::{deadline, http};
 
 /// The longest message taken from a listener: the body of an HTTP response.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024;
@@ -48,15 +49,10 @@ pub(crate) async fn listen(shared: &Arc<Shared>, handshake: Handshake, target: &
     let peer = handshake.peer;
     // invitations queue up from here on, none is written before the answer
     let Some(upgraded) = handshake.accept(shared, None).await else { return };
-    let _held = Held::of(&shared.metrics.listeners);
     info!("listener {} of {} connected from {peer}, key {}", channel.id, channel.entity.path, channel.key_name);
     let (id, path) = (Arc::clone(&channel.id), Arc::clone(&channel.entity.path));
     match channel.serve(upgraded, registration).await {
-        end @ (End::Silent | End::Stalled) => {
-            count(&shared.metrics.silent_listeners);
-            warn!("listener {id} of {path} at {peer} lost: {end}");
-        }
-        end @ End::Broken(_) => warn!("listener {id} of {path} at {peer} lost: {end}"),
+        end @ (End::Broken(_) | End::Silent | End::Stalled) => warn!("listener {id} of {path} at {peer} lost: {end}"),
         end @ End::Closing(_) => info!("listener {id} of {path} at {peer} closed: {end}"),
         end @ End::Left => info!("listener {id} of {path} at {peer} left: {end}"),
     }
@@ -131,6 +127,7 @@ impl Channel {
         let Upgraded { transport, leftover, .. } = upgraded;
         let socket = WebSocketStream::from_partially_read(transport, leftover, Role::Server, Some(config)).await;
         let (mut sender, mut receiver) = socket.split();
+        let counted = Held::of(&self.shared.metrics.listeners);
         let (pings_in, pings) = bounded(1);
         let (doubts_in, doubts) = bounded(1);
         let end = {
@@ -145,9 +142,14 @@ impl Channel {
             or(closing, or(writing, reading)).await
         };
         // nobody is to be invited here any more
-        drop(registration);
+        drop((registration, counted));
+        match &end {
+            End::Silent | End::Stalled => count(&self.shared.metrics.silent_listeners),
+            End::Closing(close) if close.code() == 1008 => count(&self.shared.metrics.expired_tokens),
+            End::Left | End::Broken(_) | End::Closing(_) => {}
+        }
         if matches!(end, End::Left | End::Closing(_)) {
-            let farewell = farewell(&mut sender, &mut receiver, &end);
+            let farewell = farewell(sender, receiver, &end);
             let _ = deadline::within(self.shared.deadlines().close, farewell).await;
         }
         end
@@ -272,15 +274,20 @@ impl Channel {
 
 /// Sends the relay's close frame, if it is the relay that ends, and waits for the other side's end.
 async fn farewell(
-    sender: &mut WebSocketSender<Transport>,
-    receiver: &mut WebSocketReceiver<Transport>,
+    mut sender: WebSocketSender<Transport>,
+    mut receiver: WebSocketReceiver<Transport>,
     end: &End,
 ) -> Result<(), Error> {
     if let End::Closing(close) = end {
         let frame = CloseFrame { code: close.code().into(), reason: close.reason().into() };
         sender.close(Some(frame)).await?;
     }
-    while receiver.next().await.transpose()?.is_some() {}
+    while let Some(Ok(_)) = receiver.next().await {}
+    if let Ok(socket) = WebSocketStream::reunite(sender, receiver) {
+        let mut transport = socket.into_inner();
+        transport.close().await?;
+        http::discard(&mut transport).await?;
+    }
     Ok(())
 }
 
