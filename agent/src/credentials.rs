@@ -5,6 +5,7 @@
 
 use std::{
     fmt, fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -84,11 +85,11 @@ impl Credentials {
         }
     }
 
-    /// The token file, for those who watch it for changes.
+    /// What the token file looks like now, for those who watch it for changes. `None` if there is no such file to watch.
     #[must_use]
-    pub fn token_file(&self) -> Option<&Path> {
+    pub fn file_stamp(&self) -> Option<FileStamp> {
         match &self.auth {
-            Auth::TokenFile(file) => Some(file),
+            Auth::TokenFile(file) => Some(FileStamp::of(file)),
             Auth::SharedKey { .. } | Auth::TokenCommand { .. } => None,
         }
     }
@@ -140,6 +141,18 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Token").field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+/// What a file looked like at one moment; a rewritten or replaced file looks different.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileStamp(Option<(u64, i64, i64, u64)>);
+
+impl FileStamp {
+    /// The file as it is now, or its absence.
+    fn of(file: &Path) -> FileStamp {
+        let metadata = fs::metadata(file).ok();
+        FileStamp(metadata.map(|data| (data.ino(), data.mtime(), data.mtime_nsec(), data.len())))
     }
 }
 

@@ -1,9 +1,37 @@
 //! The device side of Umbilical: one connection out, every configured port reachable.
+//!
+//! The map, in the order in which things happen:
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | [`config`] | `agent.toml`, checked |
+//! | [`supervisor`] | start, reload, stop; who is connected to whom |
+//! | [`memory`] | the budget that is printed at start |
+//! | [`listener`] | keeping the control channel; renewing tokens; trying again |
+//! | [`control`] | one control channel |
+//! | [`silence`], [`backoff`] | when a channel is dead, when to try again; pure |
+//! | [`credentials`], [`identity`], [`clock`] | who this device is, and what time it is |
+//! | [`rendezvous`] | answering a sender |
+//! | [`session`] | which link belongs to which session |
+//! | [`services`] | the allow-list; dialling local ports |
+//! | [`log`], [`sys`], [`stop`] | one line per event; the kernel; the wish to end |
+//!
+//! What moves bytes is `umbilical_link`; what a session is, `umbilical_mux`. Everything runs on one thread; a second one
+//! exists while a name is resolved or a token command runs.
 
 pub mod backoff;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod credentials;
-pub mod keepalive;
+pub mod identity;
+pub mod listener;
 pub mod log;
+pub mod memory;
+pub mod rendezvous;
+pub mod services;
+pub mod session;
+pub mod silence;
+pub mod stop;
+pub mod supervisor;
 pub mod sys;

@@ -1,9 +1,11 @@
 //! What the agent asks of the kernel itself: the only place that uses `nix` and signals.
 
+mod resident;
 mod signal;
 mod uptime;
 
 pub use self::{
+    resident::resident_bytes,
     signal::{Request, Requests},
     uptime::boot_time,
 };

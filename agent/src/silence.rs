@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use crate::config::KeepAliveFrame;
 
-/// How long an answer to a Ping may take.
+/// How long an answer to a Ping may take at most; no longer than the silence that it broke.
 const ANSWER: Duration = Duration::from_secs(20);
 /// A relay that has kept an interval may be late by this many of them.
 const LATE: u32 = 3;
 
 /// The silence on one connection.
 #[derive(Debug)]
-pub struct KeepAlive {
+pub struct Silence {
     every: Duration,
     frame: KeepAliveFrame,
     /// When we last wrote anything.
@@ -41,11 +41,11 @@ pub enum Step {
     Dead(Duration),
 }
 
-impl KeepAlive {
+impl Silence {
     /// A connection that was just established.
     #[must_use]
-    pub fn new(every: Duration, frame: KeepAliveFrame, now: Duration) -> KeepAlive {
-        KeepAlive { every, frame, written: now, read: now, asked: None, heard: None, pause: None }
+    pub fn new(every: Duration, frame: KeepAliveFrame, now: Duration) -> Silence {
+        Silence { every, frame, written: now, read: now, asked: None, heard: None, pause: None }
     }
 
     /// What to do now.
@@ -92,9 +92,13 @@ impl KeepAlive {
         self.read(now);
     }
 
+    fn grace(&self) -> Duration {
+        self.every.min(ANSWER)
+    }
+
     fn deadline(&self) -> Option<Duration> {
-        let unanswered = self.asked.map(|asked| asked + ANSWER);
-        let silent = self.pause.map(|pause| self.read + pause * LATE + ANSWER);
+        let unanswered = self.asked.map(|asked| asked + self.grace());
+        let silent = self.pause.map(|pause| self.read + pause * LATE + self.grace());
         match (unanswered, silent) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
@@ -112,8 +116,8 @@ mod tests {
         Duration::from_secs(1000 + seconds)
     }
 
-    fn new(frame: KeepAliveFrame) -> KeepAlive {
-        KeepAlive::new(EVERY, frame, at(0))
+    fn new(frame: KeepAliveFrame) -> Silence {
+        Silence::new(EVERY, frame, at(0))
     }
 
     #[test]

@@ -1,0 +1,298 @@
+//! Keeps the control channel: opens it, renews its token, opens the next one when it is lost.
+//!
+//! Owns: when to try again, and what an operator reads about it. Leaves to others: the channel itself (`control`), tokens
+//! (`credentials`), answering senders (`rendezvous`). Links are not touched by anything that happens here: they are
+//! connections of their own.
+
+use std::{fmt, future::Future, rc::Rc, sync::Arc, time::Duration};
+
+use log::{debug, info, warn};
+use smol::{Timer, future};
+use umbilical_link::{dial::Dialer, upgrade::UpgradeError};
+use umbilical_relay_protocol::{Accept, Headers, ListenerMessage, RelayMessage, Request, Response};
+
+use crate::{
+    backoff::Backoff,
+    clock::Clock,
+    config,
+    control::{Arrived, ControlChannel, Lost, OpenError},
+    credentials::{Credentials, CredentialsError, FileStamp, Token},
+    stop::Stop,
+    sys::boot_time,
+};
+
+/// Between attempts to renew a token, and between looks at a token file.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// A token signed more than this many seconds off may have been refused for that alone.
+const MISDATED: u64 = 30;
+
+/// Who is told of senders.
+pub trait Answer {
+    /// A sender waits. Must not block.
+    fn answer(&self, accept: Accept);
+}
+
+/// One hybrid connection, listened at for as long as wanted.
+pub struct Listener {
+    /// Where, and how to keep it alive.
+    pub relay: config::Relay,
+    /// What to prove oneself with.
+    pub credentials: Credentials,
+    /// How to get there.
+    pub dialer: Rc<Dialer>,
+    /// What time it is.
+    pub clock: Arc<Clock>,
+    /// Under which id the relay knows this listener.
+    pub id: String,
+    /// Evenly spread random numbers, for delays.
+    pub random: fn() -> u32,
+    /// Usually [`LOOK_AGAIN`].
+    pub look_again: Duration,
+}
+
+impl Listener {
+    /// Listens until `stop` is wanted, and then takes leave of the relay.
+    pub async fn run(&self, answers: &impl Answer, stop: &Stop) {
+        let mut backoff = Backoff::new();
+        let mut said = String::new();
+        while !stop.is_wanted() {
+            let failure = match unless_stopped(stop, self.connect()).await {
+                None => return,
+                Some(Ok((mut channel, token, seen))) => {
+                    info!("listening at {}", self.relay.url);
+                    said.clear();
+                    let since = boot_time();
+                    let Err(lost) = self.serve(&mut channel, token, seen, answers, stop).await else {
+                        return channel.close().await;
+                    };
+                    backoff.connection_held(boot_time().saturating_sub(since));
+                    Failure::Lost(lost)
+                }
+                Some(Err(failure)) => failure,
+            };
+            let delay = match failure.kind() {
+                Kind::Misdated => Duration::ZERO,
+                Kind::Refusal => backoff.after_refusal((self.random)(), failure.retry_after()),
+                Kind::Loss => backoff.after_loss((self.random)(), failure.retry_after()),
+            };
+            self.report(&failure, delay, &mut said);
+            let pause = async {
+                Timer::after(delay).await;
+            };
+            if unless_stopped(stop, pause).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Opens a channel; the token it was opened with, and what its file looked like just before it was read.
+    async fn connect(&self) -> Result<(ControlChannel, Token, Option<FileStamp>), Failure> {
+        let dated = self.clock.token_time();
+        let seen = self.credentials.file_stamp();
+        let token = self.credentials.token(dated).await.map_err(Failure::NoToken)?;
+        debug!("opening a control channel to {} with the {}", self.relay.url, self.credentials.origin());
+        let keep_alive = (self.relay.keep_alive, self.relay.keep_alive_frame);
+        match ControlChannel::open(&self.dialer, &self.relay.url, &self.id, &token, keep_alive).await {
+            Ok((channel, date)) => {
+                if let Some(difference) = date.map(|date| self.clock.learn(date)) {
+                    debug!("{difference}");
+                }
+                Ok((channel, token, seen))
+            }
+            Err(OpenError::Upgrade(UpgradeError::Refused { status, reason, retry_after, date })) => {
+                let clock = date.map(|date| self.clock.learn(date).to_string());
+                let misdated = self.clock.token_time().abs_diff(dated) > MISDATED;
+                Err(Failure::Refused(Refusal { status, reason, retry_after, clock, misdated }))
+            }
+            Err(error) => Err(Failure::NotOpened(error)),
+        }
+    }
+
+    /// Returns when `stop` is wanted; the channel is still open then.
+    async fn serve(
+        &self,
+        channel: &mut ControlChannel,
+        mut token: Token,
+        mut seen: Option<FileStamp>,
+        answers: &impl Answer,
+        stop: &Stop,
+    ) -> Result<(), Lost> {
+        let mut renew_in = self.credentials.replace_in(&token, self.clock.token_time());
+        loop {
+            let look_in = match seen {
+                Some(_) => Some(renew_in.map_or(self.look_again, |renewal| renewal.min(self.look_again))),
+                None => renew_in,
+            };
+            let started = boot_time();
+            let message = async { Next::Arrived(channel.next().await) };
+            let renewal = async {
+                match look_in {
+                    Some(delay) => Timer::after(delay).await,
+                    None => future::pending().await,
+                };
+                Next::Look
+            };
+            let stopped = async {
+                stop.wanted().await;
+                Next::Stop
+            };
+            match future::or(future::or(message, stopped), renewal).await {
+                Next::Stop => return Ok(()),
+                Next::Arrived(Ok(Arrived::Message(message))) => self.handle(message, channel, answers).await?,
+                Next::Arrived(Ok(Arrived::Unreadable(error))) => warn!("ignored a message of the relay: {error}"),
+                Next::Arrived(Err(lost)) => return Err(lost),
+                Next::Look => {}
+            }
+            renew_in = renew_in.map(|renewal| renewal.saturating_sub(boot_time().saturating_sub(started)));
+            let now = self.credentials.file_stamp();
+            if now == seen && renew_in != Some(Duration::ZERO) {
+                continue;
+            }
+            seen = now;
+            renew_in = Some(self.look_again);
+            match self.credentials.token(self.clock.token_time()).await {
+                Ok(fresh) if fresh == token => {
+                    warn!("the {} ends soon and there is no other yet", self.credentials.origin());
+                }
+                Ok(fresh) => {
+                    channel.send(&ListenerMessage::RenewToken { token: fresh.text().to_owned() }).await?;
+                    debug!("sent a fresh token for {}", self.relay.url);
+                    renew_in = self.credentials.replace_in(&fresh, self.clock.token_time());
+                    token = fresh;
+                }
+                Err(error) => warn!("can't renew the token for {}: {error}", self.relay.url),
+            }
+        }
+    }
+
+    async fn handle(
+        &self,
+        message: RelayMessage,
+        channel: &mut ControlChannel,
+        answers: &impl Answer,
+    ) -> Result<(), Lost> {
+        match message {
+            RelayMessage::Accept(accept) => answers.answer(accept),
+            RelayMessage::Request(Request::Head(head)) => {
+                let path = head.request_target.split('?').next().unwrap_or_default();
+                debug!("refused an HTTP request: {} {path}", head.method);
+                let response = Response {
+                    request_id: head.id,
+                    status: 501,
+                    reason: Some("This device serves WebSockets only".to_owned()),
+                    headers: Headers::default(),
+                    body: false,
+                };
+                channel.send(&ListenerMessage::Response(response)).await?;
+            }
+            RelayMessage::Request(Request::Fetch { .. }) => debug!("ignored an HTTP request that is to be fetched"),
+            RelayMessage::Unknown(command) => debug!("ignored the unknown command {command:?}"),
+            other => debug!("ignored {other:?}"),
+        }
+        Ok(())
+    }
+
+    /// Says what happened; the same thing again only at `debug`, so that a day without a network is not a day of
+    /// warnings.
+    fn report(&self, failure: &Failure, delay: Duration, said: &mut String) {
+        let url = &self.relay.url;
+        let origin = self.credentials.origin();
+        let text = match failure {
+            Failure::NoToken(error) => format!("no token for {url}: {error}"),
+            Failure::NotOpened(error) => format!("can't listen at {url}: {error}"),
+            Failure::Lost(lost) => format!("lost the control channel to {url}: {lost}"),
+            Failure::Refused(refusal) => {
+                let advice = refusal.advice(url.path(), &origin);
+                format!("the relay refused to let us listen at {url}: {refusal}; {advice}")
+            }
+        };
+        let seconds = delay.as_secs_f32();
+        if *said == text {
+            debug!("{text}; next try in {seconds:.1} s");
+        } else {
+            warn!("{text}; next try in {seconds:.1} s");
+            *said = text;
+        }
+    }
+}
+
+enum Next {
+    Arrived(Result<Arrived, Lost>),
+    Look,
+    Stop,
+}
+
+/// Why there is no control channel at this moment.
+#[derive(Debug)]
+enum Failure {
+    NoToken(CredentialsError),
+    NotOpened(OpenError),
+    Refused(Refusal),
+    Lost(Lost),
+}
+
+#[derive(Debug)]
+struct Refusal {
+    status: u16,
+    reason: String,
+    retry_after: Option<Duration>,
+    /// How the clocks compare, if the relay told its own.
+    clock: Option<String>,
+    /// The token was dated by a clock that has been corrected since.
+    misdated: bool,
+}
+
+enum Kind {
+    Loss,
+    /// Trying again soon changes nothing.
+    Refusal,
+    /// Trying again at once may well change everything, and can't happen twice in a row.
+    Misdated,
+}
+
+impl Failure {
+    fn kind(&self) -> Kind {
+        match self {
+            Failure::Refused(Refusal { status: 401, misdated: true, .. }) => Kind::Misdated,
+            Failure::Refused(Refusal { status: 400..=499, .. }) => Kind::Refusal,
+            _ => Kind::Loss,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Failure::Refused(refusal) => refusal.retry_after,
+            _ => None,
+        }
+    }
+}
+
+impl Refusal {
+    fn advice(&self, path: &str, origin: &impl fmt::Display) -> String {
+        match self.status {
+            401 | 403 => {
+                let clock = self.clock.as_deref().unwrap_or("the relay did not tell its time");
+                let follow = if self.misdated { ", whose time is used for tokens from now on" } else { "" };
+                format!("check the {origin} and its right to listen at {path:?}; {clock}{follow}")
+            }
+            404 => format!("check that the relay has a hybrid connection {path:?}, and `relay.url`"),
+            _ => "the relay's log may say more".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.status, self.reason)
+    }
+}
+
+/// `None` if `stop` was wanted first.
+async fn unless_stopped<T>(stop: &Stop, work: impl Future<Output = T>) -> Option<T> {
+    let stopped = async {
+        stop.wanted().await;
+        None
+    };
+    future::or(async { Some(work.await) }, stopped).await
+}

@@ -1,0 +1,141 @@
+//! What this device offers: the allow-list, how many streams each service takes, and dialling them.
+//!
+//! What is not configured does not exist. The list may be exchanged at any time: streams that are open go on, new ones
+//! find the new list.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use log::{debug, warn};
+use smol::{Async, Timer, future};
+use umbilical_link::{
+    Ended, Io, Services, happy_eyeballs,
+    port::{Dialing, OnEnd, reset_reason},
+};
+use umbilical_mux::ResetReason;
+
+use crate::config::{Service, Target};
+
+/// How long a service may take to answer. It is on this device or near it.
+const DIAL: Duration = Duration::from_secs(10);
+
+/// The services of this device. One for all sessions.
+#[derive(Debug, Default)]
+pub struct ServiceTable(Mutex<BTreeMap<String, Offered>>);
+
+#[derive(Debug, Clone)]
+struct Offered {
+    service: Service,
+    /// Streams open now, in all sessions; it outlives a change of the list.
+    open: Arc<AtomicUsize>,
+}
+
+impl ServiceTable {
+    /// A table of these and no others.
+    #[must_use]
+    pub fn new(services: &BTreeMap<String, Service>) -> ServiceTable {
+        let table = ServiceTable::default();
+        table.replace(services);
+        table
+    }
+
+    /// Offers these and no others from now on. Gives how many are new or different, and how many are gone.
+    pub fn replace(&self, services: &BTreeMap<String, Service>) -> (usize, usize) {
+        let mut table = self.table();
+        let before = table.len();
+        table.retain(|name, _| services.contains_key(name));
+        let gone = before - table.len();
+        let mut changed = 0;
+        for (name, service) in services {
+            match table.get_mut(name) {
+                Some(offered) if offered.service == *service => continue,
+                Some(offered) => offered.service = service.clone(),
+                None => {
+                    table.insert(name.clone(), Offered { service: service.clone(), open: Arc::default() });
+                }
+            }
+            changed += 1;
+        }
+        (changed, gone)
+    }
+
+    /// Begins to dial `name` for `peer`.
+    ///
+    /// # Errors
+    /// [`ResetReason::NOT_ALLOWED`] for what is not offered, [`ResetReason::BUSY`] at the service's limit.
+    pub fn dial(&self, name: &str, peer: &str) -> Result<(Dialing, OnEnd), ResetReason> {
+        let Some(Offered { service: Service { target, max_streams }, open }) = self.table().get(name).cloned() else {
+            warn!("{peer} asked for the service {name:?}, which is not configured here");
+            return Err(ResetReason::NOT_ALLOWED);
+        };
+        if open.fetch_add(1, Ordering::Relaxed) >= max_streams.unwrap_or(usize::MAX) {
+            open.fetch_sub(1, Ordering::Relaxed);
+            warn!("{peer} asked for more than the {} streams of service {name}", max_streams.unwrap_or_default());
+            return Err(ResetReason::BUSY);
+        }
+        let name: Arc<str> = name.into();
+        let dialing = dial(target, Arc::clone(&name));
+        let on_end = move |ended: &Ended| {
+            open.fetch_sub(1, Ordering::Relaxed);
+            let Ended { end, sent, received, lasted } = ended;
+            debug!(
+                "{name}: {end:?} after {:.1} s, {sent} bytes to the cloud, {received} from it",
+                lasted.as_secs_f32()
+            );
+        };
+        Ok((Box::pin(dialing), Box::new(on_end)))
+    }
+
+    fn table(&self) -> MutexGuard<'_, BTreeMap<String, Offered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The table as one gateway sees it.
+#[derive(Debug, Clone)]
+pub struct PeerServices {
+    /// The device's services.
+    pub table: Arc<ServiceTable>,
+    /// What logs call the gateway.
+    pub peer: Arc<str>,
+}
+
+impl Services for PeerServices {
+    fn dial(&mut self, service: &str) -> Result<(Dialing, OnEnd), ResetReason> {
+        self.table.dial(service, &self.peer)
+    }
+}
+
+async fn dial(target: Target, name: Arc<str>) -> Result<Io, ResetReason> {
+    let late = async {
+        Timer::after(DIAL).await;
+        Err(io::Error::from(io::ErrorKind::TimedOut))
+    };
+    future::or(connect(&target), late).await.map_err(|error| {
+        warn!("service {name}: can't connect to {target}: {error}");
+        reset_reason(&error)
+    })
+}
+
+async fn connect(target: &Target) -> io::Result<Io> {
+    match target {
+        Target::Tcp { host, port } => {
+            let addresses = smol::net::resolve((host.as_str(), *port)).await?;
+            let tried = happy_eyeballs::connect(&addresses, happy_eyeballs::ATTEMPT_DELAY).await;
+            let socket = tried.map_err(|attempts| match attempts.into_iter().last() {
+                Some((_, error)) => error,
+                None => io::Error::from(io::ErrorKind::NotFound),
+            })?;
+            Io::tcp(socket)
+        }
+        Target::Unix(path) => Async::<UnixStream>::connect(path).await.map(Io::Unix),
+    }
+}

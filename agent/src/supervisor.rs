@@ -1,0 +1,251 @@
+//! The whole agent: starts its parts in order, changes them when the configuration changes, stops them in order.
+//!
+//! ```text
+//! supervisor ── listener ── (accept) ── answers ── sessions ── services
+//!    one           one                   few        table       allow-list
+//! ```
+//!
+//! Everything runs on the thread that calls [`Agent::run`].
+
+use std::{fmt, path::PathBuf, rc::Rc, sync::Arc};
+
+use log::{error, info, warn};
+use smol::{LocalExecutor, Task, channel::Receiver, future};
+use umbilical_link::{
+    dial::Dialer,
+    proxy::{ProxySettings, ProxyUrlError},
+    tls::{self, Roots, TlsError},
+};
+
+use crate::{
+    clock::Clock,
+    config::{self, Config, ConfigError, ProxyChoice, Warning},
+    credentials::Credentials,
+    identity::listener_id,
+    listener::{LOOK_AGAIN, Listener},
+    memory::Budget,
+    rendezvous::Answers,
+    services::ServiceTable,
+    session::{Limits, Sessions},
+    stop::{Stopper, stop},
+    sys::{Request, resident_bytes},
+};
+
+/// A configured agent that has not begun.
+pub struct Agent {
+    file: PathBuf,
+    config: Config,
+    warnings: Vec<Warning>,
+    clock: Arc<Clock>,
+    dialer: Rc<Dialer>,
+    id: String,
+}
+
+impl Agent {
+    /// Reads and checks everything that can be checked without a network.
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing was begun.
+    pub fn new(file: PathBuf) -> Result<Agent, StartError> {
+        let (config, warnings) = Config::load(&file).map_err(StartError::Config)?;
+        let clock = Arc::new(Clock::new());
+        let dialer = Rc::new(make_dialer(&config.relay, &clock)?);
+        let id = listener_id(&file.to_string_lossy()).map_err(StartError::Randomness)?;
+        Ok(Agent { file, config, warnings, clock, dialer, id })
+    }
+
+    /// What an operator should look at.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// What it was told.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Runs until a [`Request::Stop`] comes, or nobody is left to request anything: then sessions drain. A second one
+    /// while they do ends it at once.
+    pub async fn run(self, requests: Receiver<Request>) {
+        let executor = Rc::new(LocalExecutor::new());
+        let tasks = Rc::clone(&executor);
+        executor.run(Supervisor::start(self, tasks).run(&requests)).await;
+    }
+}
+
+/// The running agent.
+struct Supervisor {
+    file: PathBuf,
+    config: Config,
+    clock: Arc<Clock>,
+    id: String,
+    executor: Rc<LocalExecutor<'static>>,
+    services: Arc<ServiceTable>,
+    sessions: Rc<Sessions>,
+    answers: Rc<Answers>,
+    listening: Option<(Stopper, Task<()>)>,
+}
+
+impl Supervisor {
+    fn start(agent: Agent, executor: Rc<LocalExecutor<'static>>) -> Supervisor {
+        let Agent { file, config, warnings, clock, dialer, id } = agent;
+        info!("umbilical-agent {} with {}", env!("CARGO_PKG_VERSION"), file.display());
+        report(&warnings);
+        for row in Budget::new(&config.memory, resident_bytes().unwrap_or_default()).rows() {
+            info!("{row}");
+        }
+        let services = Arc::new(ServiceTable::new(&config.services));
+        let sessions = Rc::new(Sessions::new(Rc::clone(&executor), Arc::clone(&services), limits(&config)));
+        let answers =
+            Answers::new(Rc::clone(&executor), Rc::clone(&sessions), Rc::clone(&dialer), config.relay.url.tls());
+        let mut supervisor =
+            Supervisor { file, config, clock, id, executor, services, sessions, answers, listening: None };
+        supervisor.listen(dialer);
+        supervisor
+    }
+
+    async fn run(mut self, requests: &Receiver<Request>) {
+        while let Ok(request) = requests.recv().await {
+            match request {
+                Request::Reload => self.reload(),
+                Request::Stop => break,
+            }
+        }
+        let drain_for = self.config.session.drain_for;
+        info!("stopping: {} sessions have {} s to finish", self.sessions.count(), drain_for.as_secs());
+        let farewell = async {
+            // no new senders first, then what is left of the old ones
+            let listening = self.listening.take().map(|(stopper, task)| {
+                drop(stopper);
+                task
+            });
+            let leave = async {
+                if let Some(task) = listening {
+                    task.await;
+                }
+            };
+            future::zip(leave, self.sessions.drain(drain_for)).await;
+            info!("stopped");
+        };
+        let at_once = async {
+            loop {
+                match requests.recv().await {
+                    Ok(Request::Stop) => return warn!("stopped at once, as asked for a second time"),
+                    Ok(Request::Reload) => {}
+                    Err(_) => future::pending().await,
+                }
+            }
+        };
+        future::or(farewell, at_once).await;
+    }
+
+    fn listen(&mut self, dialer: Rc<Dialer>) {
+        let relay = self.config.relay.clone();
+        let (stopper, stop) = stop();
+        let listener = Listener {
+            credentials: Credentials::new(&relay.auth, &relay.url),
+            relay,
+            dialer,
+            clock: Arc::clone(&self.clock),
+            id: self.id.clone(),
+            random,
+            look_again: LOOK_AGAIN,
+        };
+        let answers = Rc::clone(&self.answers);
+        let task = self.executor.spawn(async move { listener.run(&answers, &stop).await });
+        if let Some((stopper, task)) = self.listening.replace((stopper, task)) {
+            drop(stopper);
+            task.detach();
+        }
+    }
+
+    /// Takes up the configuration file as it is now; all of it, or nothing.
+    fn reload(&mut self) {
+        let file = self.file.display().to_string();
+        let (mut config, warnings) = match Config::load(&self.file) {
+            Ok(loaded) => loaded,
+            Err(error) => return error!("{error}; the configuration of before stays in force"),
+        };
+        let dialer = match make_dialer(&config.relay, &self.clock) {
+            Ok(dialer) => Rc::new(dialer),
+            Err(error) => return error!("{file}: {error}; the configuration of before stays in force"),
+        };
+        report(&warnings);
+        if config.memory != self.config.memory {
+            warn!("{file}: a change of [memory] takes effect when the agent is restarted");
+            config.memory = self.config.memory;
+        }
+        let relay_changed = config.relay != self.config.relay;
+        let (changed, gone) = self.services.replace(&config.services);
+        self.config = config;
+        self.sessions.set_limits(limits(&self.config));
+        self.answers.set_dialer(Rc::clone(&dialer), self.config.relay.url.tls());
+        if relay_changed {
+            self.listen(dialer);
+        }
+        let relay = if relay_changed { "another relay" } else { "the same relay" };
+        info!("{file} read again: {relay}, {changed} services new or changed, {gone} gone");
+    }
+}
+
+/// Why an agent did not start.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration is not usable.
+    Config(ConfigError),
+    /// There are no certificate authorities to trust.
+    Tls(TlsError),
+    /// The environment names a proxy that can't be used.
+    Proxy(ProxyUrlError),
+    /// The system has no randomness.
+    Randomness(getrandom::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Config(error) => error.fmt(f),
+            StartError::Tls(error) => error.fmt(f),
+            StartError::Proxy(error) => write!(f, "HTTPS_PROXY in the environment: {error}"),
+            StartError::Randomness(error) => write!(f, "the system has no randomness: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+fn make_dialer(relay: &config::Relay, clock: &Arc<Clock>) -> Result<Dialer, StartError> {
+    let roots = relay.ca_file.clone().map_or(Roots::System, Roots::File);
+    let time: Arc<dyn tls::TimeProvider> = Arc::<Clock>::clone(clock);
+    let proxy = match &relay.proxy {
+        ProxyChoice::None => ProxySettings::direct(),
+        ProxyChoice::Address(proxy) => ProxySettings::always(proxy.clone()),
+        ProxyChoice::Environment => {
+            ProxySettings::from_environment(|name| std::env::var(name).ok()).map_err(StartError::Proxy)?
+        }
+    };
+    Ok(Dialer { tls: tls::client_config(&roots, time).map_err(StartError::Tls)?, proxy })
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        sessions: config.memory.sessions,
+        shape: config.memory.shape(),
+        resume_for: config.session.resume_for,
+        keep_alive: config.relay.keep_alive,
+    }
+}
+
+fn report(warnings: &[Warning]) {
+    for warning in warnings {
+        warn!("{warning}");
+    }
+}
+
+/// Delays need to be spread, not secret: a kernel without randomness yet must not keep a device from its relay.
+fn random() -> u32 {
+    getrandom::u32().unwrap_or(u32::MAX / 2)
+}

@@ -1,0 +1,362 @@
+//! The control channel is kept, whatever the relay does.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod support;
+
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+
+use async_tungstenite::tungstenite::Message;
+use log::Level;
+use smol::future;
+use support::{
+    files::Directory,
+    logs,
+    relay::{KEY, KEY_NAME, PATH, Relay, judge, now},
+};
+use umbilical_agent::{
+    clock::Clock,
+    config::{self, Auth, KeepAliveFrame, ProxyChoice},
+    credentials::Credentials,
+    listener::{Answer, Listener},
+    stop::{Stopper, stop},
+};
+use umbilical_link::{
+    dial::Dialer,
+    proxy::ProxySettings,
+    tls::{Roots, client_config},
+};
+use umbilical_relay_protocol::{
+    Accept, Headers, ListenerMessage, RelayMessage, RelayUrl, Request, RequestHead, SasToken,
+};
+
+/// Keeps what it is told.
+#[derive(Clone, Default)]
+struct Senders(Rc<RefCell<Vec<Accept>>>);
+
+impl Answer for Senders {
+    fn answer(&self, accept: Accept) {
+        self.0.borrow_mut().push(accept);
+    }
+}
+
+/// A listener whose delays after a loss are a millisecond or less, and what it needs.
+struct Setting {
+    relay: Relay,
+    files: Directory,
+    listener: Listener,
+    senders: Senders,
+}
+
+impl Setting {
+    fn new() -> Setting {
+        Setting::with(|files| Auth::SharedKey { name: KEY_NAME.into(), file: files.write("key", KEY) })
+    }
+
+    fn with(auth: impl FnOnce(&Directory) -> Auth) -> Setting {
+        logs::capture();
+        let (relay, files) = (Relay::new(), Directory::new());
+        let url = RelayUrl::parse(&relay.url()).unwrap();
+        let auth = auth(&files);
+        let clock = Arc::new(Clock::new());
+        let dialer = Dialer {
+            tls: client_config(&Roots::System, Arc::<Clock>::clone(&clock)).unwrap(),
+            proxy: ProxySettings::direct(),
+        };
+        let listener = Listener {
+            credentials: Credentials::new(&auth, &url),
+            relay: config::Relay {
+                url,
+                ca_file: None,
+                proxy: ProxyChoice::None,
+                auth,
+                keep_alive: Duration::from_secs(60),
+                keep_alive_frame: KeepAliveFrame::Pong,
+            },
+            dialer: Rc::new(dialer),
+            clock,
+            id: "11111111-2222-8333-8444-555555555555".into(),
+            random: || 1 << 20,
+            look_again: Duration::from_millis(10),
+        };
+        Setting { relay, files, listener, senders: Senders::default() }
+    }
+
+    /// Runs the listener beside `script`, which ends the test.
+    fn run(&self, script: impl AsyncFnOnce(&Setting, Stopper)) {
+        let (stopper, stop) = stop();
+        smol::block_on(future::or(script(self, stopper), async {
+            self.listener.run(&self.senders, &stop).await;
+            future::pending::<()>().await;
+        }));
+    }
+}
+
+#[test]
+fn it_registers_under_its_id_with_a_token_of_its_own_making() {
+    Setting::new().run(async |setting, _stopper| {
+        let handshake = setting.relay.handshake().await;
+        assert_eq!(
+            handshake.raw_target,
+            format!("/$hc/{PATH}?sb-hc-action=listen&sb-hc-id=11111111-2222-8333-8444-555555555555")
+        );
+        assert_eq!(handshake.judge(), Ok(()));
+        assert_eq!(handshake.headers.get("Sec-WebSocket-Protocol"), None);
+        assert_eq!(handshake.headers.get("Sec-WebSocket-Extensions"), None);
+        let _control = handshake.control().await;
+        logs::line(Level::Info, "listening at ws://127.0.0.1").await;
+    });
+}
+
+#[test]
+fn senders_are_reported_and_nonsense_between_them_is_not_fatal() {
+    Setting::new().run(async |setting, _stopper| {
+        let mut control = setting.relay.listener().await;
+        control.accept("wss://one/$hc/x?a", "umbilical.v1").await;
+        for nonsense in ["", "{}", "[]", "{\"accept\":{}}", "{\"accept\":{\"address\":5}}", "{\"future\":1}"] {
+            control.0.send(Message::text(nonsense)).await.unwrap();
+        }
+        control.0.send(Message::binary(vec![0; 100])).await.unwrap();
+        control.accept("wss://two/$hc/x?b", "umbilical.v1").await;
+        support::soon("two senders", async {
+            while setting.senders.0.borrow().len() < 2 {
+                future::yield_now().await;
+            }
+        })
+        .await;
+        let addresses: Vec<_> = setting.senders.0.borrow().iter().map(|accept| accept.address.clone()).collect();
+        assert_eq!(addresses, ["wss://one/$hc/x?a", "wss://two/$hc/x?b"]);
+    });
+}
+
+#[test]
+fn an_http_request_is_refused_on_the_spot() {
+    Setting::new().run(async |setting, _stopper| {
+        let mut control = setting.relay.listener().await;
+        let head = RequestHead {
+            address: None,
+            id: "r1".into(),
+            request_target: format!("/{PATH}?secret=1"),
+            method: "POST".into(),
+            remote: None,
+            headers: Headers::default(),
+            body: true,
+        };
+        control.send(&RelayMessage::Request(Request::Head(head))).await;
+        control.0.send(Message::binary(vec![1; 1000])).await.unwrap();
+        let ListenerMessage::Response(response) = control.message().await else { panic!("no response") };
+        assert_eq!((response.request_id.as_str(), response.status, response.body), ("r1", 501, false));
+    });
+}
+
+#[test]
+fn the_token_is_renewed_before_it_ends() {
+    let mut setting = Setting::new();
+    setting.listener.credentials = Credentials::new(&setting.listener.relay.auth, &setting.listener.relay.url)
+        .with_lifetime(Duration::from_secs(2));
+    setting.run(async |setting, _stopper| {
+        let handshake = setting.relay.handshake().await;
+        let first = SasToken::parse(handshake.token()).unwrap().expires();
+        let mut control = handshake.control().await;
+        let ListenerMessage::RenewToken { token } = control.message().await else { panic!("no renewal") };
+        assert!(now() <= first, "renewed after the end");
+        assert_eq!(judge(&token, now()), Ok(()));
+        assert!(SasToken::parse(&token).unwrap().expires() > first);
+        let ListenerMessage::RenewToken { token: third } = control.message().await else { panic!("no renewal") };
+        assert!(SasToken::parse(&third).unwrap().expires() > SasToken::parse(&token).unwrap().expires());
+    });
+}
+
+#[test]
+fn a_token_file_that_changes_is_read_again() {
+    // one that does not tell its end
+    let setting = Setting::with(|files| Auth::TokenFile(files.write("token", "first")));
+    setting.run(async |setting, _stopper| {
+        let handshake = setting.relay.handshake().await;
+        assert_eq!(handshake.token(), "first");
+        let mut control = handshake.control().await;
+        for content in ["second", "third"] {
+            setting.files.write("token", content);
+            let ListenerMessage::RenewToken { token } = control.message().await else { panic!("no renewal") };
+            assert_eq!(token, content);
+        }
+    });
+}
+
+#[test]
+fn a_renewal_that_fails_is_a_warning_and_tried_again() {
+    let setting = Setting::with(|files| Auth::TokenFile(files.write("token", "first")));
+    setting.run(async |setting, _stopper| {
+        let mut control = setting.relay.listener_with("first").await;
+        setting.files.write("token", "two\nlines");
+        let line = logs::line(Level::Warn, "can't renew the token for ws://").await;
+        assert!(line.ends_with("is not usable: expected one line of at most 16384 bytes"), "{line}");
+        setting.files.write("token", "second");
+        let ListenerMessage::RenewToken { token } = control.message().await else { panic!("no renewal") };
+        assert_eq!(token, "second");
+    });
+}
+
+#[test]
+fn a_lost_channel_is_opened_again_and_the_reason_is_logged() {
+    Setting::new().run(async |setting, _stopper| {
+        let control = setting.relay.listener().await;
+        control.close(1011, "NameRenewalFailed").await;
+        logs::line(Level::Warn, "lost the control channel").await;
+        logs::line(Level::Warn, "1011 (the relay's daily reconnect): \"NameRenewalFailed\"; next try in 0.0 s").await;
+        let control = setting.relay.listener().await;
+        drop(control);
+        logs::line(Level::Warn, "ended without a close frame").await;
+        let control = setting.relay.listener().await;
+        control.close(1008, "The token has expired").await;
+        logs::line(Level::Warn, "the token expired or its renewal was refused").await;
+        setting.relay.listener().await;
+    });
+}
+
+#[test]
+fn a_relay_that_is_busy_is_left_alone_for_as_long_as_it_asks() {
+    Setting::new().run(async |setting, _stopper| {
+        setting.relay.handshake().await.refuse("503 The relay is busy", "Retry-After: 7\r\n").await;
+        let line = logs::line(Level::Warn, "503 The relay is busy").await;
+        assert!(line.ends_with("; next try in 7.0 s"), "{line}");
+    });
+}
+
+#[test]
+fn a_wrong_key_is_named_and_tried_slowly() {
+    Setting::new().run(async |setting, _stopper| {
+        let reason = "401 The token has an invalid signature. TrackingId:1_G0";
+        setting.relay.handshake().await.refuse(reason, "").await;
+        let line = logs::line(Level::Warn, "refused to let us listen").await;
+        assert!(line.contains(reason), "{line}");
+        let file = setting.files.path("key");
+        let advice = format!(
+            "check the key \"listen\" from {} and its right to listen at \"{PATH}\"; the relay did not tell its time; next \
+             try in 30.0 s",
+            file.display()
+        );
+        assert!(line.ends_with(&advice), "{line}");
+        assert!(!logs::all().contains(KEY));
+    });
+}
+
+#[test]
+fn an_unknown_hybrid_connection_is_named_and_tried_slowly() {
+    Setting::new().run(async |setting, _stopper| {
+        setting.relay.handshake().await.refuse("404 Endpoint does not exist", "").await;
+        let line = logs::line(Level::Warn, "404 Endpoint does not exist").await;
+        let advice =
+            format!("check that the relay has a hybrid connection \"{PATH}\", and `relay.url`; next try in 30.0 s");
+        assert!(line.ends_with(&advice), "{line}");
+    });
+}
+
+#[test]
+fn a_token_dated_by_a_wrong_clock_is_tried_again_at_once_with_the_relays_time_and_only_once() {
+    Setting::new().run(async |setting, _stopper| {
+        // 2033-05-18: years after this machine's clock
+        let date = "Date: Wed, 18 May 2033 03:33:20 GMT\r\n";
+        let handshake = setting.relay.handshake().await;
+        assert_eq!(judge(handshake.token(), 2_000_000_000), Err(handshake_expired(handshake.token())));
+        handshake.refuse("401 The token has expired", date).await;
+        let handshake = setting.relay.handshake().await;
+        assert_eq!(judge(handshake.token(), 2_000_000_000), Ok(()));
+        handshake.refuse("401 The token has expired", date).await;
+        logs::line(Level::Warn, " s behind the relay's, whose time is used for tokens from now on; next try in 0.0 s")
+            .await;
+        logs::line(Level::Warn, " s behind the relay's; next try in 30.0 s").await;
+    });
+}
+
+fn handshake_expired(token: &str) -> String {
+    let expires = SasToken::parse(token).unwrap().expires();
+    let ago = 2_000_000_000 - expires;
+    format!("the token expired {ago} s ago (se={expires}): renew it, or check the clock of who made it")
+}
+
+#[test]
+fn the_same_failure_is_a_warning_once() {
+    Setting::new().run(async |setting, _stopper| {
+        for _ in 0..4 {
+            setting.relay.handshake().await.refuse("500 Oops", "").await;
+        }
+        setting.relay.listener().await;
+        let warnings = logs::all().lines().filter(|line| line.starts_with("WARN") && line.contains("500 Oops")).count();
+        assert_eq!(warnings, 1, "{}", logs::all());
+    });
+}
+
+#[test]
+fn a_key_that_is_gone_is_a_clear_line_and_comes_back() {
+    Setting::new().run(async |setting, _stopper| {
+        let control = setting.relay.listener().await;
+        std::fs::remove_file(setting.files.path("key")).unwrap();
+        drop(control);
+        let line = logs::line(Level::Warn, "no token for ws://").await;
+        assert!(line.contains("No such file or directory"), "{line}");
+        setting.files.write("key", KEY);
+        setting.relay.listener().await;
+    });
+}
+
+#[test]
+fn silence_is_broken_by_unasked_pongs() {
+    let mut setting = Setting::new();
+    setting.listener.relay.keep_alive = Duration::from_millis(30);
+    setting.run(async |setting, _stopper| {
+        let mut control = setting.relay.listener().await;
+        for _ in 0..3 {
+            assert_eq!(control.frame().await, Some(Message::Pong(Vec::new().into())));
+        }
+    });
+}
+
+#[test]
+fn a_channel_whose_pings_nobody_answers_is_given_up() {
+    let mut setting = Setting::new();
+    setting.listener.relay.keep_alive = Duration::from_millis(30);
+    setting.listener.relay.keep_alive_frame = KeepAliveFrame::Ping;
+    setting.run(async |setting, _stopper| {
+        // an open WebSocket that nobody reads
+        let _mute = setting.relay.handshake().await.upgrade().await;
+        logs::line(Level::Warn, "nothing was heard from the relay").await;
+        let mut alive = setting.relay.listener().await;
+        for _ in 0..3 {
+            // the library answers
+            assert_eq!(alive.frame().await, Some(Message::Ping(Vec::new().into())));
+        }
+    });
+}
+
+#[test]
+fn asked_to_stop_it_takes_leave() {
+    Setting::new().run(async |setting, stopper| {
+        let mut control = setting.relay.listener().await;
+        drop(stopper);
+        assert_eq!(control.closed().await, Some(1000));
+    });
+}
+
+#[test]
+fn asked_to_stop_while_it_waits_it_is_gone_at_once() {
+    logs::capture();
+    let setting = Setting::new();
+    let (stopper, stop) = stop();
+    let refused = async {
+        setting.relay.handshake().await.refuse("404 Endpoint does not exist", "").await;
+        logs::line(Level::Warn, "next try in 30.0 s").await;
+        drop(stopper);
+    };
+    let listener = setting.listener.run(&setting.senders, &stop);
+    smol::block_on(support::soon("the listener's end", future::zip(refused, listener)));
+}
+
+#[test]
+fn a_message_beyond_the_protocols_limit_costs_the_channel_and_not_the_memory() {
+    Setting::new().run(async |setting, _stopper| {
+        let mut control = setting.relay.listener().await;
+        control.0.send(Message::text("x".repeat(70_000))).await.unwrap();
+        logs::line(Level::Warn, "broke the WebSocket protocol").await;
+        setting.relay.listener().await;
+    });
+}
