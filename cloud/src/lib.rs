@@ -3,10 +3,21 @@
 //!
 //! In the order a byte meets them:
 //!
+//! - [`config`]: `cloud.toml`, checked
+//! - [`supervisor`]: what runs, from the start to the last goodbye
 //! - [`http`]: request heads, handshakes, answers
 //! - [`relay`]: where listeners wait and senders are joined with them
+//! - [`gateway`]: public ports that lead to services of devices
+//! - [`admin`]: how it is all doing, over HTTP
+//! - [`log`], [`signals`]: lines on stderr; requests of operator and service manager
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod config;
 mod deadline;
+pub mod gateway;
 pub mod http;
+pub mod log;
 pub mod relay;
+pub mod signals;
+pub mod supervisor;

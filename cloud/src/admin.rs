@@ -1,0 +1,175 @@
+//! How relay and gateway are doing, over HTTP on loopback: for people, scripts and health checks.
+//!
+//! ```text
+//! GET /healthz    200 "ok" while the process serves
+//! GET /status     200 {"devices": [..], "exposures": [..]}
+//! ```
+//!
+//! Whoever can reach the port can read it: it listens on loopback only.
+
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+use log::{debug, info, warn};
+use serde_json::{Value, json};
+use smol::io::AsyncWriteExt;
+use smol::{Async, Executor, Task, Timer};
+
+use crate::deadline;
+use crate::gateway::{DeviceStatus, ExposureStatus, Gateway};
+use crate::http::RequestHead;
+
+/// How long a request may take, from the connection to the end of the answer.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Pause after the system refused to hand out a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// What the admin port reports on; the supervisor exchanges it.
+pub type Watched = Arc<RwLock<Option<Arc<Gateway>>>>;
+
+/// A running admin port. Dropped, it is closed.
+pub struct Admin {
+    configured: SocketAddr,
+    address: SocketAddr,
+    _serving: Task<()>,
+}
+
+impl Admin {
+    /// Listens at `address` and answers on `executor`.
+    ///
+    /// # Errors
+    /// The port cannot be had.
+    pub fn start(executor: &Arc<Executor<'static>>, address: SocketAddr, watched: Watched) -> Result<Self, AdminError> {
+        let bound = Async::<TcpListener>::bind(address).and_then(|listener| {
+            let address = listener.get_ref().local_addr()?;
+            Ok((listener, address))
+        });
+        let (listener, bound) = bound.map_err(|source| AdminError { address, source })?;
+        info!("status at http://{bound}/status");
+        let task = serve(Arc::clone(executor), listener, watched);
+        Ok(Self { configured: address, address: bound, _serving: executor.spawn(task) })
+    }
+
+    /// Where it was asked to listen.
+    #[must_use]
+    pub fn configured(&self) -> SocketAddr {
+        self.configured
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+async fn serve(executor: Arc<Executor<'static>>, listener: Async<TcpListener>, watched: Watched) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                let watched = Arc::clone(&watched);
+                let task = async move {
+                    if let Some(Err(error)) = deadline::within(WITHIN, answer(socket, &watched)).await {
+                        debug!("{peer}: {error}");
+                    }
+                };
+                executor.spawn(task).detach();
+            }
+            Err(error) => {
+                warn!("the admin port cannot take connections: {error}");
+                Timer::after(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut socket: Async<TcpStream>, watched: &Watched) -> io::Result<()> {
+    let head = match RequestHead::read(&mut socket).await {
+        Ok((head, _)) => head,
+        Err(error) => {
+            if let Some(response) = error.response() {
+                response.finish(&mut socket).await?;
+            }
+            return Ok(());
+        }
+    };
+    let gateway = watched.read().unwrap_or_else(PoisonError::into_inner).clone();
+    let path = head.target.split('?').next().unwrap_or_default();
+    let (status, kind, body) = match (head.method.as_str(), path) {
+        ("GET" | "HEAD", "/healthz") => ("200 OK", "text/plain", "ok\n".to_owned()),
+        ("GET" | "HEAD", "/status") => {
+            ("200 OK", "application/json", format!("{}\n", status(gateway.as_deref()).await))
+        }
+        ("GET" | "HEAD", _) => ("404 Not Found", "text/plain", "there are /status and /healthz\n".to_owned()),
+        _ => ("405 Method Not Allowed", "text/plain", "only GET and HEAD are answered\n".to_owned()),
+    };
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let length = body.len();
+    let head_only = head.method == "HEAD";
+    let text = format!(
+        "HTTP/1.1 {status}\r\nDate: {date}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\
+         Cache-Control: no-store\r\nConnection: close\r\n\r\n{}",
+        if head_only { "" } else { &body }
+    );
+    socket.write_all(text.as_bytes()).await?;
+    socket.close().await
+}
+
+async fn status(gateway: Option<&Gateway>) -> Value {
+    let (devices, exposures) = match gateway {
+        Some(gateway) => (gateway.devices().await, gateway.exposures()),
+        None => (Vec::new(), Vec::new()),
+    };
+    json!({
+        "devices": devices.iter().map(device).collect::<Vec<_>>(),
+        "exposures": exposures.iter().map(exposure).collect::<Vec<_>>(),
+    })
+}
+
+fn device(device: &DeviceStatus) -> Value {
+    json!({
+        "name": device.name,
+        "link": if device.linked { "up" } else { "down" },
+        "round_trip_ms": device.round_trip_us.map(|micros| f64::from(micros) / 1000.0),
+        "streams": device.streams,
+        "bytes_in": device.bytes_in,
+        "bytes_out": device.bytes_out,
+    })
+}
+
+fn exposure(exposure: &ExposureStatus) -> Value {
+    json!({
+        "listen": exposure.listen.to_string(),
+        "device": exposure.device,
+        "service": exposure.service,
+        "open": exposure.open,
+        "accepted": exposure.accepted,
+        "turned_away": exposure.turned_away,
+        "failed": exposure.failed,
+        "bytes_in": exposure.bytes_in,
+        "bytes_out": exposure.bytes_out,
+    })
+}
+
+/// An admin port that cannot be had.
+#[derive(Debug)]
+pub struct AdminError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl fmt::Display for AdminError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the admin port cannot listen on {}: {}; choose another one", self.address, self.source)
+    }
+}
+
+impl std::error::Error for AdminError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}

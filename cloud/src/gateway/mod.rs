@@ -1,0 +1,173 @@
+//! The gateway: public ports of the cloud that lead to services of devices.
+//!
+//! In the order a client meets them:
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `exposures` | public ports: who may connect, where they lead |
+//! | `device` | one session per device, its links, the clients that wait for one |
+//! | `sender` | dialling a device at its relay |
+//! | `backoff` | when to dial again |
+//! | `paced` | log lines that strangers can cause |
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::time::Duration;
+
+use log::{info, warn};
+use smol::Executor;
+
+use crate::config::{GatewayConfig, RelayChoice};
+use crate::deadline;
+use crate::relay::Relay;
+
+mod backoff;
+pub(crate) mod device;
+mod exposures;
+mod paced;
+mod sender;
+
+use device::{Common, Device, Settings, State};
+use exposures::{BoundExposure, OpenExposure};
+
+pub use device::DeviceStatus;
+pub use exposures::{ExposureError, ExposureStatus};
+pub use sender::{SUBPROTOCOL, Sender, SenderError};
+
+/// How much longer than `drain-for` a drain may take: goodbyes on the way.
+const GOODBYES: Duration = Duration::from_secs(3);
+
+/// A running gateway.
+pub struct Gateway {
+    common: Common,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    exposures: Vec<OpenExposure>,
+    devices: HashMap<Arc<str>, Arc<Device>>,
+    /// Devices without exposures, until their streams have ended.
+    retired: Vec<Weak<State>>,
+}
+
+impl Gateway {
+    /// Opens the exposures and begins to keep links to their devices. `embedded` is the relay of this process.
+    ///
+    /// # Errors
+    /// The first exposure whose port cannot be had; then none is open.
+    ///
+    /// # Panics
+    /// The configuration wants an embedded relay and there is none.
+    pub fn start(
+        executor: &Arc<Executor<'static>>,
+        config: &GatewayConfig,
+        embedded: Option<&Relay>,
+    ) -> Result<Self, ExposureError> {
+        let settings = Settings {
+            sender: sender(config, embedded),
+            shape: config.shape,
+            resume_for: config.resume_for,
+            drain_for: None,
+        };
+        let common =
+            Common { executor: Arc::clone(executor), settings: Arc::new(RwLock::new(settings)), alive: Arc::default() };
+        let gateway = Self { common, open: Mutex::default() };
+        gateway.configure(config)?;
+        Ok(gateway)
+    }
+
+    /// Takes over another configuration. Clients that are connected stay; an exposure that is gone takes no more.
+    ///
+    /// # Errors
+    /// As for [`Gateway::start`]; then nothing has changed.
+    pub fn reload(&self, config: &GatewayConfig, embedded: Option<&Relay>) -> Result<(), ExposureError> {
+        self.configure(config)?;
+        let mut settings = self.common.settings.write().unwrap_or_else(PoisonError::into_inner);
+        settings.sender = sender(config, embedded);
+        (settings.shape, settings.resume_for) = (config.shape, config.resume_for);
+        Ok(())
+    }
+
+    /// Where the exposures listen, in the order of the configuration, ports as the system chose them.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.open().exposures.iter().map(OpenExposure::address).collect()
+    }
+
+    /// How the devices are doing, by name.
+    pub async fn devices(&self) -> Vec<DeviceStatus> {
+        let devices: Vec<_> = self.open().devices.values().cloned().collect();
+        let mut all = Vec::with_capacity(devices.len());
+        for device in devices {
+            all.push(device.status().await);
+        }
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
+    }
+
+    /// How the exposures are doing, in the order of the configuration.
+    #[must_use]
+    pub fn exposures(&self) -> Vec<ExposureStatus> {
+        self.open().exposures.iter().map(OpenExposure::status).collect()
+    }
+
+    /// Stops: no more clients; the connected ones have `drain` to finish, then they are reset. Returns when all sessions
+    /// have ended.
+    pub async fn shutdown(&self, drain: Duration) {
+        self.common.settings.write().unwrap_or_else(PoisonError::into_inner).drain_for = Some(drain);
+        let Open { exposures, devices, retired } = std::mem::take(&mut *self.open());
+        drop(exposures);
+        let kept = devices.values().map(|device| Arc::clone(device.state()));
+        let states: Vec<_> = retired.iter().filter_map(Weak::upgrade).chain(kept).collect();
+        drop(devices);
+        states.iter().for_each(|state| state.go_away(drain));
+        if deadline::within(drain + GOODBYES, self.common.alive.write()).await.is_none() {
+            warn!("gateway stops with sessions still open");
+        }
+    }
+
+    fn configure(&self, config: &GatewayConfig) -> Result<(), ExposureError> {
+        let mut open = self.open();
+        // every port is had before anything changes
+        let mut fresh = HashMap::new();
+        for exposure in &config.exposures {
+            if !open.exposures.iter().any(|running| running.listens_at(exposure.listen)) {
+                fresh.insert(exposure.listen, BoundExposure::bind(exposure)?);
+            }
+        }
+        let mut before = std::mem::take(&mut open.exposures);
+        let mut devices = HashMap::new();
+        for exposure in &config.exposures {
+            let device = devices.entry(Arc::clone(&exposure.device)).or_insert_with(|| {
+                let known = open.devices.remove(&exposure.device);
+                known.unwrap_or_else(|| Arc::new(Device::keep(Arc::clone(&exposure.device), &self.common)))
+            });
+            let (exposure, device) = (exposure.clone(), Arc::clone(device));
+            if let Some(bound) = fresh.remove(&exposure.listen) {
+                open.exposures.push(bound.open(exposure, device, &self.common.executor));
+            } else if let Some(at) = before.iter().position(|running| running.listens_at(exposure.listen)) {
+                let running = before.swap_remove(at);
+                running.change(exposure, device);
+                open.exposures.push(running);
+            }
+        }
+        let gone = std::mem::replace(&mut open.devices, devices);
+        open.retired.retain(|state| state.strong_count() > 0);
+        open.retired.extend(gone.values().map(|device| Arc::downgrade(device.state())));
+        info!("{} exposures of {} devices are open", open.exposures.len(), open.devices.len());
+        Ok(())
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn sender(config: &GatewayConfig, embedded: Option<&Relay>) -> Arc<Sender> {
+    Arc::new(match &config.relay {
+        RelayChoice::Embedded => Sender::Embedded(embedded.expect("the configuration has a relay").clone()),
+        RelayChoice::Remote(remote) => Sender::Remote(remote.clone()),
+    })
+}

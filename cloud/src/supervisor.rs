@@ -1,0 +1,214 @@
+//! What runs in an `umbilical-cloud run`: relay, gateway, admin port, from the start to the last goodbye.
+//!
+//! Owns: the executor's threads, starting and stopping order, reloading. Leaves to others: signals (`signals`), what
+//! each part does.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use log::{info, warn};
+use smol::channel::Receiver;
+use smol::future::{self, or};
+use smol::{Executor, channel};
+
+use crate::admin::{Admin, AdminError, Watched};
+use crate::config::{Config, ConfigError, Warning};
+use crate::gateway::{ExposureError, Gateway};
+use crate::relay::{Relay, RelayError};
+use crate::signals::Request;
+
+/// How long a relay's joined connections may go on if there is no gateway to say.
+const DRAIN_FOR: Duration = Duration::from_secs(10);
+
+/// The parts that run.
+pub struct Cloud {
+    executor: Arc<Executor<'static>>,
+    file: PathBuf,
+    config: Config,
+    relay: Option<Relay>,
+    gateway: Option<Arc<Gateway>>,
+    admin: Option<Admin>,
+    watched: Watched,
+}
+
+impl Cloud {
+    /// Starts what `file` configures on `executor`.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or which port cannot be had.
+    pub fn start(executor: &Arc<Executor<'static>>, file: &Path) -> Result<Self, CloudError> {
+        let (config, warnings) = Config::load(file).map_err(CloudError::Config)?;
+        tell(&warnings);
+        let mut cloud = Self {
+            executor: Arc::clone(executor),
+            file: file.to_owned(),
+            config: Config { relay: None, gateway: None, admin: None },
+            relay: None,
+            gateway: None,
+            admin: None,
+            watched: Arc::new(RwLock::new(None)),
+        };
+        cloud.apply(config)?;
+        Ok(cloud)
+    }
+
+    /// Serves until it is asked to stop, and until that is done. A second request to stop ends the waiting.
+    pub async fn run(mut self, requests: Receiver<Request>) {
+        while let Ok(Request::Reload) = requests.recv().await {
+            self.reload();
+        }
+        info!("stopping, open streams may finish");
+        let at_once = async {
+            while let Ok(Request::Reload) = requests.recv().await {}
+            warn!("stopped at once");
+        };
+        or(self.stop(), at_once).await;
+    }
+
+    /// Reads the file again and takes over what changed. A file that is wrong changes nothing.
+    pub fn reload(&mut self) {
+        let outcome = Config::load(&self.file).map_err(CloudError::Config).and_then(|(config, warnings)| {
+            tell(&warnings);
+            self.apply(config)
+        });
+        match outcome {
+            Ok(()) => info!("reloaded {}", self.file.display()),
+            Err(error) => warn!("not reloaded, everything stays as it is: {error}"),
+        }
+    }
+
+    /// The relay, if one runs.
+    #[must_use]
+    pub fn relay(&self) -> Option<&Relay> {
+        self.relay.as_ref()
+    }
+
+    /// The gateway, if one runs.
+    #[must_use]
+    pub fn gateway(&self) -> Option<&Gateway> {
+        self.gateway.as_deref()
+    }
+
+    /// The admin port, if there is one.
+    #[must_use]
+    pub fn admin(&self) -> Option<&Admin> {
+        self.admin.as_ref()
+    }
+
+    /// Stops everything: no more clients, the connected ones have `drain-for` to finish.
+    pub async fn stop(self) {
+        let drain = self.config.gateway.as_ref().map_or(DRAIN_FOR, |gateway| gateway.drain_for);
+        *self.watched.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let gateway = async {
+            if let Some(gateway) = self.gateway {
+                gateway.shutdown(drain).await;
+            }
+        };
+        let relay = async {
+            if let Some(relay) = self.relay {
+                relay.shutdown(drain).await;
+            }
+        };
+        future::zip(gateway, relay).await;
+    }
+
+    fn apply(&mut self, config: Config) -> Result<(), CloudError> {
+        let relay = match (&self.relay, &config.relay) {
+            (Some(relay), Some(embedded)) => {
+                relay.reload(&embedded.config).map_err(CloudError::Relay)?;
+                Some(relay.clone())
+            }
+            (None, Some(embedded)) => Some(Relay::start(&self.executor, &embedded.config).map_err(CloudError::Relay)?),
+            (_, None) => None,
+        };
+        let gateway = match (&self.gateway, &config.gateway) {
+            (Some(gateway), Some(settings)) => {
+                gateway.reload(settings, relay.as_ref()).map_err(CloudError::Exposure)?;
+                Some(Arc::clone(gateway))
+            }
+            (None, Some(settings)) => {
+                let gateway = Gateway::start(&self.executor, settings, relay.as_ref());
+                Some(Arc::new(gateway.map_err(CloudError::Exposure)?))
+            }
+            (_, None) => None,
+        };
+        if config.admin != self.admin.as_ref().map(Admin::configured) {
+            let start = |address| Admin::start(&self.executor, address, Arc::clone(&self.watched));
+            self.admin = config.admin.map(start).transpose().map_err(CloudError::Admin)?;
+        }
+        *self.watched.write().unwrap_or_else(PoisonError::into_inner) = gateway.clone();
+        let (old_gateway, old_relay) = (self.gateway.take(), self.relay.take());
+        let drain = self.config.gateway.as_ref().map_or(DRAIN_FOR, |gateway| gateway.drain_for);
+        if let (Some(old), None) = (old_gateway, &gateway) {
+            self.executor.spawn(async move { old.shutdown(drain).await }).detach();
+        }
+        if let (Some(old), None) = (old_relay, &relay) {
+            self.executor.spawn(async move { old.shutdown(drain).await }).detach();
+        }
+        (self.relay, self.gateway, self.config) = (relay, gateway, config);
+        Ok(())
+    }
+}
+
+/// Runs `work` on an executor with a thread for each core of the machine.
+pub fn on_all_cores<T>(work: impl AsyncFnOnce(&Arc<Executor<'static>>) -> T) -> T {
+    let executor = Arc::new(Executor::new());
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let (running, stop) = channel::bounded::<()>(1);
+    thread::scope(|scope| {
+        for number in 1..cores {
+            let (executor, stop) = (Arc::clone(&executor), stop.clone());
+            let threads = thread::Builder::new().name(format!("executor-{number}"));
+            // one thread less is slower, not wrong
+            let _ = threads.spawn_scoped(scope, move || future::block_on(executor.run(stop.recv())));
+        }
+        let done = smol::block_on(executor.run(work(&executor)));
+        drop(running);
+        done
+    })
+}
+
+fn tell(warnings: &[Warning]) {
+    for warning in warnings {
+        warn!("{warning}");
+    }
+}
+
+/// Why the cloud side does not start, or does not take over a configuration.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum CloudError {
+    /// The configuration was refused.
+    Config(ConfigError),
+    /// The relay.
+    Relay(RelayError),
+    /// The gateway.
+    Exposure(ExposureError),
+    /// The admin port.
+    Admin(AdminError),
+}
+
+impl fmt::Display for CloudError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Relay(error) => error.fmt(f),
+            Self::Exposure(error) => error.fmt(f),
+            Self::Admin(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for CloudError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Config(error) => Some(error),
+            Self::Relay(error) => Some(error),
+            Self::Exposure(error) => Some(error),
+            Self::Admin(error) => Some(error),
+        }
+    }
+}
