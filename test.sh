@@ -16,6 +16,7 @@ programs=(
     pgbench:postgresql initdb:postgresql
     iperf3:iperf3
     tinyproxy:tinyproxy
+    node:nodejs npm:npm
 )
 
 # PostgreSQL's programs live beside each other, outside of PATH.
@@ -78,7 +79,8 @@ if [ "${#missing[@]}" -gt 0 ]; then
     install_packages "${missing[@]}"
 fi
 
-cargo build --locked --release -p umbilical-agent -p umbilical-cloud -p umbilical-quickstart
+cargo build --locked --release -p umbilical-agent -p umbilical-cloud
+cargo build --locked --release -p umbilical-quickstart
 if [ "$#" -gt 0 ]; then
     exec cargo test --locked -p umbilical-system-tests "$@"
 fi

@@ -28,6 +28,9 @@ const READ_BYTES: usize = 2048;
 /// The longest `Sec-WebSocket-Key` answered. RFC 6455 says 24 characters, some clients' are not random or not quite that.
 const MAX_KEY_BYTES: usize = 128;
 
+/// Characters of a request's path in a log line: longer than an entity's path, shorter than what an attacker sends.
+const MAX_SHOWN_CHARS: usize = 300;
+
 /// Bytes of a refused client's request that are read and thrown away, so that closing does not reset the connection
 /// before the client has read its answer.
 const MAX_DISCARDED_BYTES: usize = 64 * 1024;
@@ -67,6 +70,18 @@ impl RequestHead {
                 Some(_) | None => return Err(HeadError::TooLong),
             }
         }
+    }
+
+    /// The target's path, without the query, which may hold a token.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.target.split('?').next().unwrap_or_default()
+    }
+
+    /// What of [`RequestHead::path`] may be shown in a log line.
+    #[must_use]
+    pub fn shown_path(&self) -> String {
+        self.path().chars().filter(|char| !char.is_control()).take(MAX_SHOWN_CHARS).collect()
     }
 
     /// The first header of this name, ignoring case.
@@ -123,10 +138,7 @@ impl RequestHead {
 /// Leaves out header values and the query: both may hold tokens.
 impl fmt::Debug for RequestHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestHead")
-            .field("method", &self.method)
-            .field("path", &self.target.split('?').next())
-            .finish_non_exhaustive()
+        f.debug_struct("RequestHead").field("method", &self.method).field("path", &self.path()).finish_non_exhaustive()
     }
 }
 

@@ -92,11 +92,11 @@ impl Handshake {
 
     /// Answers with a refusal and closes the connection.
     pub(crate) async fn refuse(mut self, shared: &Shared, rejection: Rejection, word: Word) {
-        let path = self.head.target.split('?').next().unwrap_or_default();
+        let path = self.head.shown_path();
         match word {
             Word::Blame => warn!("{} refused for {path}: {rejection} (id {})", self.peer, self.id),
             Word::Regret | Word::Listener => {
-                debug!("{} turned away from {path}: {rejection} (id {})", self.peer, self.id)
+                debug!("{} turned away from {path}: {rejection} (id {})", self.peer, self.id);
             }
         }
         let rejection = match word {

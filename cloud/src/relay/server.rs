@@ -226,7 +226,7 @@ async fn route(shared: &Arc<Shared>, mut transport: Transport, peer: SocketAddr,
 
 /// A plain HTTP request, whose path has no `$hc`: to be relayed to a listener, which this relay does not do yet.
 async fn relay_http(shared: &Shared, mut transport: Transport, peer: SocketAddr, head: &RequestHead) {
-    let path = head.target.split('?').next().unwrap_or_default();
+    let path = head.path();
     let response = match shared.namespace.find(path) {
         Some(_) => Response::new(501, "This relay joins WebSockets only, HTTP requests are not relayed"),
         None => {
