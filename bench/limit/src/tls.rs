@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use futures_rustls::rustls::crypto::ring::default_provider;
+use futures_rustls::rustls::crypto::CryptoProvider;
+use futures_rustls::rustls::crypto::ring::{cipher_suite::TLS13_AES_128_GCM_SHA256, default_provider};
 use futures_rustls::rustls::pki_types::pem::PemObject;
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use futures_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -19,7 +20,7 @@ pub(crate) type DeviceLink = client::TlsStream<Socket>;
 pub(crate) fn acceptor(certificate: &Path, key: &Path) -> io::Result<TlsAcceptor> {
     let chain = certificates(certificate)?;
     let key = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
-    let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+    let config = ServerConfig::builder_with_provider(crypto())
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
         .map_err(io::Error::other)?;
@@ -31,12 +32,19 @@ pub(crate) fn connector(authority: &Path) -> io::Result<TlsConnector> {
     for certificate in certificates(authority)? {
         roots.add(certificate).map_err(io::Error::other)?;
     }
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+    let config = ClientConfig::builder_with_provider(crypto())
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
         .with_root_certificates(roots)
         .with_no_client_auth();
     Ok(Arc::new(config).into())
+}
+
+/// With AES-128 first, as the product has it on processors with instructions for AES.
+fn crypto() -> Arc<CryptoProvider> {
+    let mut provider = default_provider();
+    provider.cipher_suites.sort_by_key(|suite| *suite != TLS13_AES_128_GCM_SHA256);
+    Arc::new(provider)
 }
 
 pub(crate) fn server_name(address: SocketAddr) -> ServerName<'static> {

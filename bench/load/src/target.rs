@@ -68,11 +68,12 @@ fn listen(arguments: &Arguments) -> io::Result<TcpListener> {
 }
 
 fn serve(mut socket: &TcpStream, counts: &Counts, source: &File) -> io::Result<()> {
-    socket.set_nodelay(true)?;
     let mut kind = [0];
     socket.read_exact(&mut kind)?;
     match &kind {
         b"E" => {
+            // Not for a source: it would send each piece of a page on its own.
+            socket.set_nodelay(true)?;
             let mut piece = vec![0; ECHO];
             loop {
                 match socket.read(&mut piece)? {
