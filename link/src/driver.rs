@@ -44,7 +44,7 @@ pub mod close_code {
     pub const GOING_AWAY: u16 = 4003;
 }
 
-/// Messages taken in, or handed out, before the other direction gets its turn.
+/// Messages taken in before the other direction gets its turn.
 const TURN: usize = 8;
 
 /// Turns before other tasks run.
@@ -287,31 +287,29 @@ impl<V: Services + 'static> Driver<V> {
 
     /// Hands messages to the link while it takes them, a few; whether there were any.
     fn send(&mut self, now: Instant) -> bool {
-        for turn in 0..TURN {
-            match self.send_one(now) {
-                Ok(true) => {}
-                Ok(false) => return turn > 0,
-                Err(error) => {
-                    self.lose_link(now, LinkEnd::Broken(error));
-                    return true;
-                }
-            }
-        }
-        true
+        self.send_some(now).unwrap_or_else(|error| {
+            self.lose_link(now, LinkEnd::Broken(error));
+            true
+        })
     }
 
-    fn send_one(&mut self, now: Instant) -> Result<bool, WebSocketError> {
+    fn send_some(&mut self, now: Instant) -> Result<bool, WebSocketError> {
         let Some(link) = self.link.as_mut().filter(|link| link.writable) else { return Ok(false) };
         let mut cx = Context::from_waker(&self.wakers.link_write);
         if link.socket.poll_ready(&mut cx)?.is_pending() {
             link.writable = false;
             return Ok(false);
         }
-        let Some(message) = self.session.poll_message(now, &mut self.ports) else { return Ok(false) };
-        link.socket.send(&message.prefix, message.record).map_err(WebSocketError::Io)?;
-        // On its way before the next one is built.
-        link.writable = link.socket.poll_ready(&mut cx)?.is_ready();
-        Ok(true)
+        let mut any = false;
+        while link.socket.has_room() {
+            let Some(message) = self.session.poll_message(now, &mut self.ports) else { break };
+            link.socket.send(&message.prefix, message.record).map_err(WebSocketError::Io)?;
+            any = true;
+        }
+        if any {
+            link.writable = link.socket.poll_ready(&mut cx)?.is_ready();
+        }
+        Ok(any)
     }
 
     // ---- links ----

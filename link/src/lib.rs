@@ -10,6 +10,7 @@
 //! | `no_proxy` | the hosts that go past the environment's proxy |
 //! | [`tls`] | roots, certificates, versions; both handshakes |
 //! | [`transport`] | the connection itself, bare or under TLS, and how its socket is tuned |
+//! | [`read_ahead`] | fewer system calls for the bytes under TLS |
 //! | [`upgrade`] | the client's side of the WebSocket opening handshake |
 //! | [`response`] | the bounded head of an HTTP response, for `proxy` and `upgrade` |
 //! | [`frame`] | WebSocket frame headers, masks, close payloads |
@@ -33,6 +34,7 @@ mod no_proxy;
 pub mod port;
 mod ports;
 pub mod proxy;
+pub mod read_ahead;
 mod ready;
 pub mod response;
 pub mod tls;

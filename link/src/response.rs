@@ -175,8 +175,7 @@ const SHOWN_BYTES: usize = 24;
 /// Where the head ends, empty line included; the first `searched` bytes are known not to contain the end. Bare line
 /// feeds count as line ends (RFC 9112, section 2.2).
 fn find_end(bytes: &[u8], searched: usize) -> Option<usize> {
-    let from = searched.saturating_sub(3);
-    bytes[from..].iter().enumerate().filter(|&(_, &byte)| byte == b'\n').map(|(at, _)| from + at + 1).find(|&line| {
+    let is_end = |&line: &usize| {
         let rest = &bytes[..line - 1];
         let rest = rest.strip_suffix(b"\r").unwrap_or(rest);
         rest.ends_with(b"\n")

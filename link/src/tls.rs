@@ -24,6 +24,7 @@ pub use futures_rustls::pki_types::UnixTime;
 pub use futures_rustls::rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 pub use futures_rustls::rustls::{ClientConfig, ServerConfig};
 
+use crate::read_ahead::ReadAhead;
 use crate::transport::Transport;
 
 /// Bytes that may wait inside TLS for the socket: one full record while the next is accepted whole. Rustls would let
@@ -93,7 +94,7 @@ pub async fn connect(
     let name =
         ServerName::try_from(host).map_err(|source| HandshakeError::Name { host: host.into(), source })?.to_owned();
     let stream = TlsConnector::from(Arc::clone(config))
-        .connect_with(name, socket, |connection| connection.set_buffer_limit(Some(SEND_BUFFER_BYTES)))
+        .connect_with(name, ReadAhead::new(socket), |connection| connection.set_buffer_limit(Some(SEND_BUFFER_BYTES)))
         .await
         .map_err(|source| HandshakeError::Failed { peer: host.into(), source })?;
     Ok(Transport::TlsClient(Box::new(stream)))
@@ -106,7 +107,7 @@ pub async fn connect(
 pub async fn accept(config: &Arc<ServerConfig>, socket: Async<TcpStream>) -> Result<Transport, HandshakeError> {
     let peer = socket.get_ref().peer_addr().map_or_else(|_| "a client".into(), |address| address.to_string());
     let stream = TlsAcceptor::from(Arc::clone(config))
-        .accept_with(socket, |connection| connection.set_buffer_limit(Some(SEND_BUFFER_BYTES)))
+        .accept_with(ReadAhead::new(socket), |connection| connection.set_buffer_limit(Some(SEND_BUFFER_BYTES)))
         .await
         .map_err(|source| HandshakeError::Failed { peer, source })?;
     Ok(Transport::TlsServer(Box::new(stream)))

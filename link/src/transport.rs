@@ -13,6 +13,8 @@ use smol::Async;
 use smol::io::{AsyncRead, AsyncWrite};
 use socket2::SockRef;
 
+use crate::read_ahead::ReadAhead;
+
 /// Bytes the kernel may hold that it has not sent yet, before the socket counts as not writable.
 ///
 /// What lies there can't be overtaken any more: a keystroke waits until it has left. One full record (16 KiB of TLS)
@@ -26,9 +28,9 @@ pub enum Transport {
     /// TCP without TLS.
     Plain(Async<TcpStream>),
     /// TLS in which this side is the client.
-    TlsClient(Box<client::TlsStream<Async<TcpStream>>>),
+    TlsClient(Box<client::TlsStream<ReadAhead>>),
     /// TLS in which this side is the server.
-    TlsServer(Box<server::TlsStream<Async<TcpStream>>>),
+    TlsServer(Box<server::TlsStream<ReadAhead>>),
 }
 
 impl Transport {
@@ -36,8 +38,8 @@ impl Transport {
     pub fn socket(&self) -> &Async<TcpStream> {
         match self {
             Self::Plain(socket) => socket,
-            Self::TlsClient(stream) => stream.get_ref().0,
-            Self::TlsServer(stream) => stream.get_ref().0,
+            Self::TlsClient(stream) => stream.get_ref().0.socket(),
+            Self::TlsServer(stream) => stream.get_ref().0.socket(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Whole binary messages over an open WebSocket, in two buffers of fixed size.
 //!
-//! A message goes out as one frame, so that it is one TLS record; the next is taken only when the one before is with the
-//! kernel. A message comes in as one frame or several (a relay may cut them); it is put together and unmasked in place.
+//! A message goes out as one frame. Frames are handed to TLS together, as many as were ready at once, and further ones are
+//! taken only when those are with the kernel. A message comes in as one frame or several (a relay may cut them); it is put together and unmasked in place.
 //! Pings are answered here. No message is longer than [`MAX_MESSAGE`]; a peer that announces a longer one is told off
 //! before a byte of it is read.
 //!
@@ -25,8 +25,11 @@ use crate::upgrade::{Role, Upgraded};
 /// Bytes read at once at most: one message with its header, and what comes right behind it.
 const IN_BYTES: usize = MAX_MESSAGE + 2 * 1024;
 
-/// Bytes written at once at most: one message with its header, after a pong.
-const OUT_BYTES: usize = 2 * MAX_HEADER_BYTES + MAX_CONTROL_BYTES + MAX_MESSAGE;
+/// Full messages written at once at most: on a fast link one system call, and one wake-up of the peer, for all of them.
+const BATCH: usize = 4;
+
+/// Bytes written at once at most: the messages with their headers, and a pong.
+const OUT_BYTES: usize = BATCH * (MAX_HEADER_BYTES + MAX_MESSAGE) + MAX_HEADER_BYTES + MAX_CONTROL_BYTES;
 
 /// Memory of one WebSocket in bytes, for the agent's budget.
 pub const BUFFER_BYTES: usize = IN_BYTES + OUT_BYTES;
@@ -247,7 +250,13 @@ impl WebSocket {
         }
     }
 
-    /// Frames a message for the way out. Only when [`poll_ready`](Self::poll_ready) said so.
+    /// Whether another message has room beside those that wait to be written.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.written == 0 && OUT_BYTES - self.filled >= MAX_HEADER_BYTES + MAX_MESSAGE
+    }
+
+    /// Frames a message for the way out. Only if it [has room](Self::has_room).
     ///
     /// # Errors
     /// When the system has no randomness for a mask.
