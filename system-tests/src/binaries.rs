@@ -12,7 +12,7 @@ use std::{
 /// # Panics
 /// The build fails.
 pub fn agent() -> PathBuf {
-    release_folder().join("umbilical-agent")
+    programs().join("umbilical-agent")
 }
 
 /// `umbilical-cloud`, built from this work tree.
@@ -20,7 +20,7 @@ pub fn agent() -> PathBuf {
 /// # Panics
 /// The build fails.
 pub fn cloud() -> PathBuf {
-    release_folder().join("umbilical-cloud")
+    programs().join("umbilical-cloud")
 }
 
 /// `umbilical-quickstart`, built from this work tree.
@@ -28,25 +28,40 @@ pub fn cloud() -> PathBuf {
 /// # Panics
 /// The build fails.
 pub fn quickstart() -> PathBuf {
-    release_folder().join("umbilical-quickstart")
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| build(&["umbilical-quickstart"])).join("umbilical-quickstart")
 }
 
-/// Builds once for each test process; nothing to do takes cargo a tenth of a second.
-fn release_folder() -> &'static Path {
+/// The folder of both. They are built together, as everywhere: another set of packages would be another set of features.
+fn programs() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace");
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let packages = ["umbilical-agent", "umbilical-cloud", "umbilical-quickstart"];
-        let output = Command::new(cargo)
-            .current_dir(workspace)
-            .args(["build", "--locked", "--release"])
-            .args(packages.iter().flat_map(|package| ["--package", package]))
-            .output()
-            .expect("cargo can be started");
-        assert!(output.status.success(), "the release build failed:\n{}", String::from_utf8_lossy(&output.stderr));
-        let target =
-            env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), |dir| workspace.join(dir));
-        target.join("release")
-    })
+    FOLDER.get_or_init(|| build(&["umbilical-agent", "umbilical-cloud"]))
+}
+
+/// Where nothing is to be done, cargo takes a tenth of a second to say so.
+fn build(packages: &[&str]) -> PathBuf {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace");
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = Command::new(cargo);
+    forget_outer_package(&mut cargo);
+    let output = cargo
+        .current_dir(workspace)
+        .args(["build", "--locked", "--release"])
+        .args(packages.iter().flat_map(|package| ["--package", package]))
+        .output()
+        .expect("cargo can be started");
+    assert!(output.status.success(), "the release build failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), |dir| workspace.join(dir));
+    target.join("release")
+}
+
+/// What cargo tells a program that it runs is not for the cargo which that program runs: build scripts of others would
+/// take it for a change and build everything anew.
+fn forget_outer_package(cargo: &mut Command) {
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
 }
