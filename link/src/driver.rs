@@ -6,29 +6,30 @@
 //!
 //! `keepalive.rs` decides whether a link lives; `memory.rs` when an idle session's memory is given back.
 
+mod deadlines;
+mod links;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant as StdInstant};
+use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{debug, warn};
 use smol::channel::{self, Receiver, Sender};
-use smol::future::FutureExt;
 use smol::stream::Stream;
 use smol::{Timer, future};
-use umbilical_mux::{
-    Config, End, Hello, Instant, MAX_HELLO, Mode, OpenError, ResetReason, Session, ShapeError, Slot, StreamState,
-    Violation,
-};
+use umbilical_mux::{Config, End, Instant, Mode, OpenError, ResetReason, Session, ShapeError, Slot, StreamState};
+
+use links::{Link, goodbye};
 
 use crate::clock::Clock;
-use crate::handle::{Command, Event, Handle, LinkEnd, NewLink, NewStream, SessionEnd, Status};
-use crate::keepalive::{KeepAlive, Verdict};
-use crate::memory::{self, RELEASE_AFTER};
+use crate::handle::{Command, Event, Handle, LinkEnd, NewStream, SessionEnd, Status};
+use crate::keepalive::KeepAlive;
+use crate::memory;
 use crate::port::Ended;
 use crate::ports::{PortTable, Services};
 use crate::ready::ReadySet;
-use crate::websocket::{Incoming, WebSocket, WebSocketError};
+use crate::websocket::{Incoming, WebSocketError};
 
 /// WebSocket close codes of a session (docs/protocol.md).
 pub mod close_code {
@@ -47,14 +48,11 @@ pub mod close_code {
 /// Messages taken in before the other direction gets its turn.
 const TURN: usize = 8;
 
+/// A message of fewer bytes goes out at once instead of with the next.
+const SMALL: usize = 4 * 1024;
+
 /// Turns before other tasks run.
 const TURNS: usize = 4;
-
-/// How long the peer may take to answer a `Hello`.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
-
-/// How long a closed link may take to say goodbye.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
 /// Numbers in the ready set before those of the ports.
 const LINK_READ: usize = 0;
@@ -108,27 +106,6 @@ struct Wakers {
     next_link: Waker,
     timer: Waker,
     commands: Waker,
-}
-
-struct Link {
-    socket: WebSocket,
-    number: u32,
-    up_at: Instant,
-    heard_at: Instant,
-    pinged: bool,
-    /// The socket may have something to read; may take something.
-    readable: bool,
-    writable: bool,
-}
-
-impl Link {
-    fn new(socket: WebSocket, number: u32, now: Instant) -> Self {
-        Self { socket, number, up_at: now, heard_at: now, pinged: false, readable: true, writable: true }
-    }
-
-    fn heard(&mut self, now: Instant) {
-        (self.heard_at, self.pinged) = (now, false);
-    }
 }
 
 impl<V: Services + 'static> Driver<V> {
@@ -242,8 +219,6 @@ impl<V: Services + 'static> Driver<V> {
         self.session.handle_writable(slot, &mut self.ports);
     }
 
-    // ---- messages ----
-
     /// Takes messages of the link in, a few; whether there were any. None once a `Hello` went out on the next link: it
     /// counts what had been received, and the peer will send the rest again there.
     fn receive(&mut self, now: Instant) -> bool {
@@ -303,107 +278,18 @@ impl<V: Services + 'static> Driver<V> {
         let mut any = false;
         while link.socket.has_room() {
             let Some(message) = self.session.poll_message(now, &mut self.ports) else { break };
+            let small = message.record.len() < SMALL;
             link.socket.send(&message.prefix, message.record).map_err(WebSocketError::Io)?;
             any = true;
+            if small {
+                break; // a keystroke is on its way before ports are asked for more
+            }
         }
         if any {
             link.writable = link.socket.poll_ready(&mut cx)?.is_ready();
         }
         Ok(any)
     }
-
-    // ---- links ----
-
-    /// A link is offered: the gateway says `Hello` on it, the agent has read one.
-    fn offer_link(&mut self, now: Instant, link: NewLink) {
-        let NewLink { socket, hello } = link;
-        self.last_number = self.last_number.max(self.session.link_number()) + 1;
-        let Some(hello) = hello else {
-            let mut link = Link::new(socket, self.last_number, now);
-            match self.say_hello(&mut link) {
-                Ok(()) => self.next_link = Some(link),
-                Err(error) => self.tell(Event::LinkLost(LinkEnd::Broken(error))),
-            }
-            return self.ready.note(NEXT_LINK);
-        };
-        let mut link = Link::new(socket, hello.link, now);
-        match self.session.handle_hello(now, &hello, &mut self.ports) {
-            Err(violation) => self.refuse_link(link, violation),
-            Ok(resumption) => match self.say_hello(&mut link) {
-                Ok(()) => self.link_up(link, resumption),
-                Err(error) => self.lose_link(now, LinkEnd::Broken(error)),
-            },
-        }
-    }
-
-    fn say_hello(&self, link: &mut Link) -> Result<(), WebSocketError> {
-        let mut bytes = [0; MAX_HELLO];
-        link.socket.send(self.session.hello(link.number).encode(&mut bytes), &[]).map_err(WebSocketError::Io)?;
-        let _ = link.socket.poll_ready(&mut Context::from_waker(&self.wakers.next_link))?;
-        Ok(())
-    }
-
-    /// Waits for the answer to this side's `Hello`.
-    fn poll_next_link(&mut self, now: Instant) {
-        let Some(link) = &mut self.next_link else { return };
-        let mut cx = Context::from_waker(&self.wakers.next_link);
-        let answer = match link.socket.poll_ready(&mut cx) {
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            _ => link.socket.poll_incoming(&mut cx),
-        };
-        let answer = match answer {
-            Poll::Pending => return,
-            Poll::Ready(Ok(Incoming::Pong)) => return self.ready.note(NEXT_LINK),
-            Poll::Ready(Ok(Incoming::Message(message))) => Ok(Hello::decode(message)),
-            Poll::Ready(Ok(Incoming::Closed(code, reason))) => Err(LinkEnd::Closed(code, reason)),
-            Poll::Ready(Err(error)) => Err(LinkEnd::Broken(error)),
-        };
-        let Some(link) = self.next_link.take() else { return };
-        let hello = match answer {
-            Ok(hello) => hello,
-            Err(end) => return self.tell(Event::LinkLost(end)),
-        };
-        match hello.and_then(|hello| self.session.handle_hello(now, &hello, &mut self.ports)) {
-            Ok(resumption) => self.link_up(link, resumption),
-            Err(violation) => self.refuse_link(link, violation),
-        }
-    }
-
-    fn refuse_link(&mut self, mut link: Link, violation: Violation) {
-        warn!("{}: link refused: {violation}", self.config.name);
-        self.farewell(&mut link, close_code::VIOLATION, &violation.to_string());
-        self.tell(Event::LinkLost(LinkEnd::Refused(violation)));
-    }
-
-    fn link_up(&mut self, link: Link, resumption: umbilical_mux::Resumption) {
-        if let Some(segment) = link.socket.transport().segment_size() {
-            self.session.set_segment(segment);
-        }
-        info!("{}: link {} up, {resumption}", self.config.name, link.number);
-        self.tell(Event::LinkUp { number: link.number, resumption });
-        if let Some(mut old) = self.link.replace(link) {
-            self.farewell(&mut old, close_code::TAKEN_OVER, "a newer link has taken over");
-        }
-    }
-
-    fn lose_link(&mut self, now: Instant, end: LinkEnd) {
-        if let Some(link) = self.link.take() {
-            let lasted = now.micros_since(link.up_at) / 1_000_000;
-            info!("{}: link {} lost after {lasted} s: {end}", self.config.name, link.number);
-        }
-        self.session.handle_link_lost(now);
-        self.tell(Event::LinkLost(end));
-    }
-
-    /// Says why, as far as the socket takes it at once: the peer of such a link is rarely still there.
-    fn farewell(&self, link: &mut Link, code: u16, reason: &str) {
-        if let Err(error) = link.socket.close(code, reason) {
-            debug!("{}: link {}: {error}", self.config.name, link.number);
-        }
-        let _ = link.socket.poll_ready(&mut Context::from_waker(Waker::noop()));
-    }
-
-    // ---- commands ----
 
     fn poll_commands(&mut self, now: Instant) {
         loop {
@@ -461,73 +347,6 @@ impl<V: Services + 'static> Driver<V> {
         }
     }
 
-    // ---- time ----
-
-    fn poll_timer(&mut self, now: Instant) {
-        if self.timer_at.take_if(|at| *at <= now).is_none() {
-            return;
-        }
-        let expires = self.session.is_established();
-        self.session.handle_timeout(now, &mut self.ports);
-        if expires && !self.session.is_established() {
-            self.ended.get_or_insert(SessionEnd::Expired);
-        }
-        if let Some(link) = &mut self.link {
-            let busy = self.session.link_estimate().in_flight > 0;
-            match self.config.keep_alive.judge(now, link.heard_at, link.pinged, busy) {
-                Verdict::Fine(_) => {}
-                Verdict::Ping => {
-                    link.pinged = true;
-                    if let Err(error) = link.socket.ping() {
-                        debug!("{}: link {}: {error}", self.config.name, link.number);
-                    }
-                    link.writable = true;
-                }
-                Verdict::Dead(silence) => self.lose_link(now, LinkEnd::Silent(silence)),
-            }
-        }
-        if self.next_link.as_ref().is_some_and(|link| now.micros_since(link.up_at) >= micros(HELLO_WITHIN)) {
-            self.next_link = None;
-            self.tell(Event::LinkLost(LinkEnd::NoHello));
-        }
-        if self.config.release_memory && self.has_memory {
-            self.release_memory_if_quiet(now);
-        }
-    }
-
-    fn release_memory_if_quiet(&mut self, now: Instant) {
-        if !self.session.is_quiet() {
-            self.quiet_since = None;
-        } else if now.micros_since(*self.quiet_since.get_or_insert(now)) >= micros(RELEASE_AFTER) {
-            self.has_memory = self.session.reclaim(memory::none()).is_none();
-        }
-    }
-
-    /// Wakes the task when the first of its deadlines comes. A timer that is set to an earlier one stays.
-    fn set_timer(&mut self, now: Instant) {
-        let keep_alive = self.link.as_ref().map(|link| {
-            let busy = self.session.link_estimate().in_flight > 0;
-            match self.config.keep_alive.judge(now, link.heard_at, link.pinged, busy) {
-                Verdict::Fine(until) => until,
-                Verdict::Ping | Verdict::Dead(_) => now,
-            }
-        });
-        let hello = self.next_link.as_ref().map(|link| link.up_at.after_micros(micros(HELLO_WITHIN)));
-        let release = (self.config.release_memory && self.has_memory && self.session.is_quiet())
-            .then(|| self.quiet_since.unwrap_or(now).after_micros(micros(RELEASE_AFTER)));
-        let deadlines = [self.session.next_timeout(), keep_alive, hello, release, self.drain_until];
-        let Some(next) = deadlines.into_iter().flatten().min() else { return };
-        if self.timer_at.is_some_and(|at| at <= next) {
-            return;
-        }
-        self.timer_at = Some(next);
-        let at: StdInstant = self.clock.system_time_of(next);
-        self.timer.set_at(at);
-        if self.timer.poll(&mut Context::from_waker(&self.wakers.timer)).is_ready() {
-            self.wakers.timer.wake_by_ref();
-        }
-    }
-
     fn drained(&self, now: Instant) -> Option<SessionEnd> {
         let until = self.drain_until?;
         (self.session.is_quiet() || now >= until).then_some(SessionEnd::Stopped)
@@ -536,16 +355,5 @@ impl<V: Services + 'static> Driver<V> {
     fn tell(&self, event: Event) {
         // An owner that does not listen wants no news.
         let _ = self.events.try_send(event);
-    }
-}
-
-fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-/// Closes a link of a session that is over, and gives the peer a moment to read why.
-async fn goodbye(mut link: Link, code: u16, reason: &str) {
-    if link.socket.close(code, reason).is_ok() {
-        link.socket.shutdown().or(async { _ = Timer::after(GOODBYE_WITHIN).await }).await;
     }
 }

@@ -175,11 +175,11 @@ const SHOWN_BYTES: usize = 24;
 /// Where the head ends, empty line included; the first `searched` bytes are known not to contain the end. Bare line
 /// feeds count as line ends (RFC 9112, section 2.2).
 fn find_end(bytes: &[u8], searched: usize) -> Option<usize> {
-    let is_end = |&line: &usize| {
-        let rest = &bytes[..line - 1];
-        let rest = rest.strip_suffix(b"\r").unwrap_or(rest);
-        rest.ends_with(b"\n")
-    })
+    let ends = |&at: &usize| {
+        let before = &bytes[..at];
+        bytes[at] == b'\n' && before.strip_suffix(b"\r").unwrap_or(before).ends_with(b"\n")
+    };
+    (searched..bytes.len()).find(ends).map(|at| at + 1)
 }
 
 /// The text after the status code. Taken from the bytes, because the parser drops phrases that are not ASCII.

@@ -1,0 +1,87 @@
+//! Deadlines of a driver: one timer for all of them, set to the first.
+
+use std::task::Context;
+use std::time::Duration;
+
+use log::debug;
+use smol::future::FutureExt;
+use umbilical_mux::Instant;
+
+use super::Driver;
+use crate::handle::{Event, LinkEnd, SessionEnd};
+use crate::keepalive::Verdict;
+use crate::memory::{self, RELEASE_AFTER};
+use crate::ports::Services;
+
+/// How long the peer may take to answer a `Hello`.
+const HELLO_WITHIN: Duration = Duration::from_secs(10);
+
+impl<V: Services + 'static> Driver<V> {
+    pub(super) fn poll_timer(&mut self, now: Instant) {
+        if self.timer_at.take_if(|at| *at <= now).is_none() {
+            return;
+        }
+        let expires = self.session.is_established();
+        self.session.handle_timeout(now, &mut self.ports);
+        if expires && !self.session.is_established() {
+            self.ended.get_or_insert(SessionEnd::Expired);
+        }
+        if let Some(link) = &mut self.link {
+            let busy = self.session.link_estimate().in_flight > 0;
+            match self.config.keep_alive.judge(now, link.heard_at, link.pinged, busy) {
+                Verdict::Fine(_) => {}
+                Verdict::Ping => {
+                    link.pinged = true;
+                    if let Err(error) = link.socket.ping() {
+                        debug!("{}: link {}: {error}", self.config.name, link.number);
+                    }
+                    link.writable = true;
+                }
+                Verdict::Dead(silence) => self.lose_link(now, LinkEnd::Silent(silence)),
+            }
+        }
+        if self.next_link.as_ref().is_some_and(|link| now.micros_since(link.up_at) >= micros(HELLO_WITHIN)) {
+            self.next_link = None;
+            self.tell(Event::LinkLost(LinkEnd::NoHello));
+        }
+        if self.config.release_memory && self.has_memory {
+            self.release_memory_if_quiet(now);
+        }
+    }
+
+    fn release_memory_if_quiet(&mut self, now: Instant) {
+        if !self.session.is_quiet() {
+            self.quiet_since = None;
+        } else if now.micros_since(*self.quiet_since.get_or_insert(now)) >= micros(RELEASE_AFTER) {
+            self.has_memory = self.session.reclaim(memory::none()).is_none();
+        }
+    }
+
+    /// Wakes the task when the first of its deadlines comes. A timer that is set to an earlier one stays.
+    pub(super) fn set_timer(&mut self, now: Instant) {
+        let keep_alive = self.link.as_ref().map(|link| {
+            let busy = self.session.link_estimate().in_flight > 0;
+            match self.config.keep_alive.judge(now, link.heard_at, link.pinged, busy) {
+                Verdict::Fine(until) => until,
+                Verdict::Ping | Verdict::Dead(_) => now,
+            }
+        });
+        let hello = self.next_link.as_ref().map(|link| link.up_at.after_micros(micros(HELLO_WITHIN)));
+        let release = (self.config.release_memory && self.has_memory && self.session.is_quiet())
+            .then(|| self.quiet_since.unwrap_or(now).after_micros(micros(RELEASE_AFTER)));
+        let deadlines = [self.session.next_timeout(), keep_alive, hello, release, self.drain_until];
+        let Some(next) = deadlines.into_iter().flatten().min() else { return };
+        if self.timer_at.is_some_and(|at| at <= next) {
+            return;
+        }
+        self.timer_at = Some(next);
+        self.timer.set_at(self.clock.system_time_of(next));
+        if self.timer.poll(&mut Context::from_waker(&self.wakers.timer)).is_ready() {
+            self.wakers.timer.wake_by_ref();
+        }
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
