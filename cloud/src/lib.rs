@@ -8,16 +8,20 @@
 //! - [`http`]: request heads, handshakes, answers
 //! - [`relay`]: where listeners wait and senders are joined with them
 //! - [`gateway`]: public ports that lead to services of devices
+//! - [`connect`], [`stdio`]: one stream for a program that has a pipe and no port
 //! - [`admin`]: how it is all doing, over HTTP
 //! - [`log`], [`signals`]: lines on stderr; requests of operator and service manager
 #![forbid(unsafe_code)]
 
 pub mod admin;
 pub mod config;
+pub mod connect;
 mod deadline;
 pub mod gateway;
 pub mod http;
 pub mod log;
+mod pinned;
 pub mod relay;
 pub mod signals;
+pub mod stdio;
 pub mod supervisor;

@@ -33,6 +33,14 @@ pub fn start() -> Result<(), SetLoggerError> {
     Ok(())
 }
 
+/// The same, unless nobody asked for lines by the environment.
+///
+/// # Errors
+/// As for [`start`].
+pub fn start_if_asked() -> Result<(), SetLoggerError> {
+    if level_setting().is_some() { start() } else { Ok(()) }
+}
+
 struct Logger(env_logger::Logger);
 
 impl Log for Logger {

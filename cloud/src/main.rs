@@ -7,14 +7,19 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use smol::{Executor, channel, future};
-use umbilical_cloud::config::Config;
+use umbilical_cloud::config::{Auth, Config};
+use umbilical_cloud::connect::Route;
 use umbilical_cloud::log;
 use umbilical_cloud::signals::{Request, Requests};
+use umbilical_cloud::stdio::Stdio;
 use umbilical_cloud::supervisor::{Cloud, on_all_cores};
+use umbilical_link::Io;
+use umbilical_relay_protocol::{Key, SasToken};
 
-use arguments::{HELP, Wish};
+use arguments::{By, HELP, Wish};
 
 /// Something failed while it was running.
 const FAILED: u8 = 1;
@@ -25,8 +30,10 @@ fn main() -> ExitCode {
     match arguments::parse(std::env::args_os().skip(1)) {
         Ok(Wish::Help) => say(HELP),
         Ok(Wish::Version) => say(concat!("umbilical-cloud ", env!("CARGO_PKG_VERSION"), "\n")),
-        Ok(Wish::Check(file)) => check(&file),
-        Ok(Wish::Run(file)) => run(&file),
+        Ok(Wish::Run { config }) => run(&config),
+        Ok(Wish::Check { config }) => check(&config),
+        Ok(Wish::Connect { device, service, by }) => connect(&device, &service, by),
+        Ok(Wish::Token(token)) => mint(&token),
         Err(error) => refuse(&format_args!("{error}\nTry --help.")),
     }
 }
@@ -75,6 +82,50 @@ async fn serve(executor: &Arc<Executor<'static>>, file: &Path) -> ExitCode {
         ExitCode::SUCCESS
     };
     future::or(cloud, forward).await
+}
+
+fn connect(device: &str, service: &str, by: By) -> ExitCode {
+    let route = match by {
+        By::Config(file) => match Config::load(&file) {
+            Ok((config, _)) => Route::by_config(&config, device, service),
+            Err(error) => return refuse(&error),
+        },
+        By::Relay { relay, key_name, key_file, ca_file } => {
+            let auth = Auth::SharedKey { name: key_name, file: key_file };
+            Route::by_arguments(relay, ca_file, auth, device, service)
+        }
+    };
+    let route = match route {
+        Ok(route) => route,
+        Err(error) => return refuse(&error),
+    };
+    // what matters is told at the end; ssh shows every line to its user
+    if let Err(error) = log::start_if_asked() {
+        return refuse(&error);
+    }
+    let stdio = match Stdio::take() {
+        Ok(stdio) => Io::Other(Box::new(stdio)),
+        Err(error) => return fail(&format_args!("cannot use standard input and output: {error}")),
+    };
+    let executor = Arc::new(Executor::new());
+    let outcome = smol::block_on(executor.run(route.connect(&executor, stdio)));
+    if let Some(message) = outcome.message {
+        complain(&format_args!("umbilical-cloud: {message}"));
+    }
+    ExitCode::from(outcome.code)
+}
+
+fn mint(wish: &arguments::Token) -> ExitCode {
+    let key = match std::fs::read_to_string(&wish.key_file) {
+        Ok(text) => Key::new(&text),
+        Err(error) => return refuse(&format_args!("cannot read {}: {error}", wish.key_file.display())),
+    };
+    let Some(key) = key else {
+        return refuse(&format_args!("{} holds no key, expected one line of text", wish.key_file.display()));
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let expires = now + u64::from(wish.hours) * 3600;
+    say(&format!("{}\n", SasToken::sign(&wish.resource, &wish.key_name, key.as_bytes(), expires)))
 }
 
 fn say(text: &str) -> ExitCode {

@@ -1,6 +1,7 @@
 //! `[gateway]`: from tables and files to exposures and the way to the relay.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use umbilical_link::dial::Dialer;
 use umbilical_link::proxy::{Proxy, ProxySettings};
 use umbilical_link::tls::{self, DefaultTimeProvider, Roots};
 use umbilical_mux::{MAX_SERVICE, MAX_STREAMS, MIN_REPLAY, Shape};
-use umbilical_relay_protocol::RelayUrl;
+use umbilical_relay_protocol::{Key, RelayUrl};
 
 use super::document::{AuthTable, ExposeTable, GatewayTable, MemoryTable};
 use super::error::{ConfigError, Problem, Warning};
@@ -54,8 +55,8 @@ pub struct RemoteRelay {
     pub auth: Auth,
 }
 
-/// `[gateway.auth]`
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a sender proves itself with.
+#[derive(Debug, Clone)]
 pub enum Auth {
     /// A shared access key: the gateway signs its own tokens. The file is read for each.
     SharedKey {
@@ -64,8 +65,30 @@ pub enum Auth {
         /// File that holds the key.
         file: PathBuf,
     },
+    /// A shared access key that was read already.
+    Key {
+        /// Name of the rule.
+        name: String,
+        /// The key.
+        key: Key,
+    },
     /// A file that holds a ready token, read for each dial.
     TokenFile(PathBuf),
+    /// Nothing, for hybrid connections that ask senders for nothing.
+    None,
+}
+
+impl fmt::Display for Auth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SharedKey { name, file } => {
+                write!(f, "the key {name:?} from {} and its right to send", file.display())
+            }
+            Self::Key { name, .. } => write!(f, "the key {name:?} and its right to send"),
+            Self::TokenFile(file) => write!(f, "the token from {}", file.display()),
+            Self::None => f.write_str("whether a key is needed"),
+        }
+    }
 }
 
 /// `[[gateway.expose]]`
@@ -100,10 +123,10 @@ pub(super) fn read(
         RelayChoice::Remote(_) => None,
     };
     let mut exposures = Vec::with_capacity(table.expose.len());
-    let mut lines = HashMap::new();
+    let mut addresses = HashSet::new();
     for expose in table.expose {
         let exposure = read_exposure(expose.get_ref(), embedded, files)?;
-        let taken = exposure.listen.port() != 0 && lines.insert(exposure.listen, ()).is_some();
+        let taken = exposure.listen.port() != 0 && !addresses.insert(exposure.listen);
         if taken {
             let expected = "an address that no other exposure listens on";
             let listen = &expose.get_ref().listen;

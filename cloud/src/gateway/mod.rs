@@ -32,6 +32,7 @@ use device::{Common, Device, Settings, State};
 use exposures::{BoundExposure, OpenExposure};
 
 pub use device::DeviceStatus;
+pub(crate) use exposures::Advice;
 pub use exposures::{ExposureError, ExposureStatus};
 pub use sender::{SUBPROTOCOL, Sender, SenderError};
 

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use umbilical_link::dial::{DialError, Target};
@@ -80,7 +80,7 @@ async fn dial_there(remote: &RemoteRelay, device: &str) -> Result<Upgraded, Send
     let request = UpgradeRequest {
         authority: &authority,
         target: &request_target,
-        headers: vec![(AUTHORIZATION_HEADER, &token)],
+        headers: token.iter().map(|token| (AUTHORIZATION_HEADER, token.as_str())).collect(),
         subprotocol: Some(SUBPROTOCOL),
     };
     match deadline::within(ANSWER_WITHIN, upgrade(transport, &request)).await {
@@ -93,20 +93,23 @@ async fn dial_there(remote: &RemoteRelay, device: &str) -> Result<Upgraded, Send
     }
 }
 
-fn token(auth: &Auth, resource: &str) -> Result<String, SenderError> {
-    let (file, key_name) = match auth {
-        Auth::SharedKey { name, file } => (file, Some(name)),
-        Auth::TokenFile(file) => (file, None),
-    };
-    let text = std::fs::read_to_string(file).map_err(|error| SenderError::Secret { file: file.clone(), error })?;
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(SenderError::Secret { file: file.clone(), error: io::ErrorKind::UnexpectedEof.into() });
-    }
-    Ok(match key_name {
-        Some(name) => SasToken::sign(resource, name, text.as_bytes(), now_unix() + LIFETIME.as_secs()),
-        None => text.to_owned(),
+fn token(auth: &Auth, resource: &str) -> Result<Option<String>, SenderError> {
+    let sign = |name: &str, key: &[u8]| SasToken::sign(resource, name, key, now_unix() + LIFETIME.as_secs());
+    Ok(match auth {
+        Auth::SharedKey { name, file } => Some(sign(name, read_secret(file)?.as_bytes())),
+        Auth::Key { name, key } => Some(sign(name, key.as_bytes())),
+        Auth::TokenFile(file) => Some(read_secret(file)?),
+        Auth::None => None,
     })
+}
+
+fn read_secret(file: &Path) -> Result<String, SenderError> {
+    let unusable = |error| SenderError::Secret { file: file.to_owned(), error };
+    let text = std::fs::read_to_string(file).map_err(unusable)?;
+    match text.trim() {
+        "" => Err(unusable(io::ErrorKind::UnexpectedEof.into())),
+        text => Ok(text.to_owned()),
+    }
 }
 
 fn now_unix() -> u64 {
@@ -196,10 +199,7 @@ impl fmt::Display for SenderError {
             Self::Denied { status, reason, auth } => {
                 write!(f, "the relay does not let us in ({status} {reason})")?;
                 match auth {
-                    Some(Auth::SharedKey { name, file }) => {
-                        write!(f, "; check the key {name:?} from {} and its right to send", file.display())
-                    }
-                    Some(Auth::TokenFile(file)) => write!(f, "; check the token from {}", file.display()),
+                    Some(auth) => write!(f, "; check {auth}"),
                     None => Ok(()),
                 }
             }

@@ -1,0 +1,406 @@
+//! Promise: a configuration that is wrong is refused with the file, the line and what was expected; what is odd is told;
+//! the example has every key and works.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rcgen::{CertificateParams, KeyPair};
+use umbilical_cloud::config::{Auth, Config, RelayChoice};
+use umbilical_relay_protocol::{RelayUrl, Right};
+
+/// A folder with the files that a configuration names.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+        folder.write("relay.pem", &certificate.pem());
+        folder.write("relay.key", &key.serialize_pem());
+        folder.write("send.key", "key of send\n");
+        folder.write("listen.key", "key of listen\n");
+        folder.write("old.key", "old key\n");
+        folder.write("empty", " \n");
+        folder
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    /// `@name` in the text stands for a file of this folder.
+    fn load(&self, text: &str) -> Result<(Config, Vec<String>), String> {
+        self.write("cloud.toml", &text.replace('@', &format!("{}/", self.0.path().display())));
+        let (config, warnings) =
+            Config::load(&self.path("cloud.toml")).map_err(|error| self.relative(&error.to_string()))?;
+        Ok((config, warnings.iter().map(|warning| self.relative(&warning.to_string())).collect()))
+    }
+
+    fn relative(&self, text: &str) -> String {
+        text.replace(&format!("{}/", self.0.path().display()), "@")
+    }
+}
+
+const RELAY: &str = r#"
+[relay]
+listen = "127.0.0.1:8443"
+certificate-file = "@relay.pem"
+key-file = "@relay.key"
+[relay.keys.operator]
+secret-file = "@send.key"
+rights = ["send"]
+[relay.hybrid-connections.d1.keys.listen]
+secret-file = "@listen.key"
+rights = ["listen"]
+"#;
+
+const ELSEWHERE: &str = r#"
+[gateway]
+relay = "wss://relay.example.net:8443"
+ca-file = "@relay.pem"
+proxy = "none"
+[gateway.auth]
+key-name = "send"
+key-file = "@send.key"
+"#;
+
+const EXPOSE: &str = r#"
+[[gateway.expose]]
+listen = "127.0.0.1:2222"
+device = "d1"
+service = "ssh"
+"#;
+
+#[test]
+fn the_example_loads_and_shows_the_defaults() {
+    let folder = Folder::new();
+    let example = include_str!("../examples/cloud.toml");
+    folder.write("operator.key", "x");
+    folder.write("gateway-0042.key", "y");
+    folder.write("operator.old.key", "z");
+    let (config, warnings) = folder.load(&example.replace("/etc/umbilical/", "@")).unwrap();
+    assert_eq!(warnings, [] as [String; 0]);
+
+    // what is optional and shows its default changes nothing
+    let all = example.replace("/etc/umbilical/", "@");
+    let all = [
+        "public-url",
+        "max-connections = 20000",
+        "secondary-file",
+        "requires-client-authorization",
+        "resume-for",
+        "drain-for",
+        "replay",
+        "receive",
+        "streams",
+        "max-connections = 100",
+    ]
+    .iter()
+    .fold(all, |text, key| {
+        let shown = format!("\n#{key}");
+        assert!(text.contains(&shown), "{key} is not in the example");
+        text.replace(&shown, &format!("\n{key}"))
+    });
+    let (full, _) = folder.load(&all).unwrap();
+    let (one, other) = (config.gateway.unwrap(), full.gateway.unwrap());
+    assert_eq!((one.shape, one.resume_for, one.drain_for), (other.shape, other.resume_for, other.drain_for));
+    let (one, other) = (config.relay.unwrap().config, full.relay.unwrap().config);
+    assert_eq!(one.limits, other.limits);
+    assert_eq!(
+        one.hybrid_connections[0].requires_client_authorization,
+        other.hybrid_connections[0].requires_client_authorization
+    );
+    assert_eq!((one.public_origin, other.public_origin.as_deref()), (None, Some("wss://relay.example.net")));
+    assert!(other.rules[0].secondary.is_some());
+    assert_eq!(full.admin, Some("127.0.0.1:9090".parse().unwrap()));
+}
+
+#[test]
+fn both_halves_become_what_they_say() {
+    let folder = Folder::new();
+    let text = format!(
+        "{RELAY}[relay.hybrid-connections.'site/d2']\nrequires-client-authorization = false\n\
+         [gateway]\nresume-for = '5m'\ndrain-for = '30s'\n[gateway.memory]\nreplay = '2M'\nreceive = 65536\nstreams = 16\n\
+         {EXPOSE}allow = ['10.0.0.0/8', '::1']\nmax-connections = 3\n"
+    );
+    let (config, warnings) = folder.load(&text).unwrap();
+    assert_eq!(
+        warnings,
+        [
+            "no key has the right to listen at \"site/d2\"; add [relay.hybrid-connections.\"site/d2\".keys.NAME] for its device"
+        ]
+    );
+    let relay = config.relay.unwrap();
+    assert_eq!(relay.config.endpoints[0].address, SocketAddr::from(([127, 0, 0, 1], 8443)));
+    assert!(relay.config.endpoints[0].tls.is_some());
+    assert!(!relay.hybrid_connection("SITE/d2").unwrap().requires_client_authorization);
+    let rule = relay.rule_with(Right::Send, "d1").unwrap();
+    assert_eq!((rule.name.as_str(), rule.primary.as_bytes()), ("operator", b"key of send".as_slice()));
+    assert_eq!(relay.rule_with(Right::Listen, "d1").unwrap().name, "listen");
+    assert!(relay.rule_with(Right::Listen, "site/d2").is_none());
+    let gateway = config.gateway.unwrap();
+    assert!(matches!(gateway.relay, RelayChoice::Embedded));
+    assert_eq!((gateway.resume_for, gateway.drain_for), (Duration::from_secs(300), Duration::from_secs(30)));
+    assert_eq!((gateway.shape.replay, gateway.shape.receive, gateway.shape.streams), (2 << 20, 65536, 16));
+    let exposure = &gateway.exposures[0];
+    assert_eq!((&*exposure.device, &*exposure.service, exposure.max_connections), ("d1", "ssh", Some(3)));
+    let allow = exposure.allow.as_ref().unwrap();
+    assert!(allow[0].contains("10.1.2.3".parse().unwrap()) && !allow[1].contains("::2".parse().unwrap()));
+}
+
+#[test]
+fn a_gateway_alone_knows_how_to_get_to_its_relay() {
+    let folder = Folder::new();
+    let (config, warnings) = folder.load(&format!("{ELSEWHERE}{EXPOSE}")).unwrap();
+    assert_eq!(warnings, [] as [String; 0]);
+    assert!(config.relay.is_none());
+    let RelayChoice::Remote(remote) = config.gateway.unwrap().relay else { panic!("it is elsewhere") };
+    assert_eq!(remote.url, RelayUrl::parse("wss://relay.example.net:8443").unwrap());
+    assert!(matches!(remote.auth, Auth::SharedKey { name, file } if name == "send" && file == folder.path("send.key")));
+    let token = ELSEWHERE.replace("key-name = \"send\"\nkey-file", "token-file");
+    let (config, _) = folder.load(&token).unwrap();
+    let RelayChoice::Remote(remote) = config.gateway.unwrap().relay else { panic!("it is elsewhere") };
+    assert!(matches!(remote.auth, Auth::TokenFile(file) if file == folder.path("send.key")));
+}
+
+#[test]
+fn what_is_wrong_has_a_line_and_says_what_was_expected() {
+    let folder = Folder::new();
+    let both = format!("{RELAY}[gateway]\n{EXPOSE}");
+    let elsewhere = format!("{ELSEWHERE}{EXPOSE}");
+    for (text, from, to, expected) in [
+        (&both, "[relay]", "[relay", "@cloud.toml:2: "),
+        (
+            &both,
+            "certificate-file",
+            "certifikate-file",
+            "@cloud.toml:4: unknown field `certifikate-file`, expected one of `listen`, `certificate-file`",
+        ),
+        (
+            &both,
+            "[gateway]",
+            "[gatway]",
+            "@cloud.toml:12: unknown field `gatway`, expected one of `relay`, `gateway`, `admin`",
+        ),
+        (
+            &both,
+            "127.0.0.1:8443",
+            "localhost",
+            "@cloud.toml:3: expected ADDRESS:PORT, such as 0.0.0.0:443 or [::]:443, found \"localhost\"",
+        ),
+        (&both, "\"127.0.0.1:8443\"", "8443", "@cloud.toml:3: invalid type: integer `8443`, expected a string"),
+        (&both, "@relay.pem", "@nothing.pem", "@cloud.toml:4: `relay.certificate-file`: cannot read @nothing.pem"),
+        (
+            &both,
+            "key-file = \"@relay.key\"\n",
+            "",
+            "@cloud.toml:4: `relay.certificate-file`: expected a `key-file` beside it",
+        ),
+        (
+            &both,
+            "certificate-file = \"@relay.pem\"\n",
+            "",
+            "@cloud.toml:4: `relay.key-file`: expected a `certificate-file` beside it",
+        ),
+        (&both, "@relay.key", "@send.key", "@cloud.toml:4: `relay.certificate-file`: @send.key holds no private key"),
+        (
+            &both,
+            "@send.key",
+            "@no.key",
+            "@cloud.toml:7: `relay.keys.operator.secret-file`: cannot read @no.key: No such file",
+        ),
+        (
+            &both,
+            "@send.key",
+            "@empty",
+            "@cloud.toml:7: `relay.keys.operator.secret-file`: @empty holds no key, expected one line",
+        ),
+        (
+            &both,
+            "@listen.key",
+            "@relay.pem",
+            "@cloud.toml:10: `relay.hybrid-connections.d1.keys.listen.secret-file`: @relay.pem holds no key",
+        ),
+        (
+            &both,
+            "[\"send\"]",
+            "[\"sent\"]",
+            "@cloud.toml:8: unknown variant `sent`, expected one of `listen`, `send`, `manage`",
+        ),
+        (
+            &both,
+            "[\"send\"]",
+            "[]",
+            "@cloud.toml:8: `relay.keys.operator.rights`: expected some of \"listen\", \"send\" and \"manage\"",
+        ),
+        (&both, "listen = \"127.0.0.1:8443\"", "", "@cloud.toml:2: missing field `listen`"),
+        (
+            &both,
+            "[relay]",
+            "[relay]\npublic-url = 'https://x'",
+            "@cloud.toml:3: `relay.public-url`: expected wss://HOST[:PORT] without a path",
+        ),
+        (
+            &both,
+            "[relay]",
+            "[relay]\nmax-connections = 0",
+            "@cloud.toml:3: `relay.max-connections`: expected a number from 1",
+        ),
+        (
+            &both,
+            "[gateway]",
+            "[gateway]\nrelay = 'http://x'",
+            "@cloud.toml:13: `gateway.relay`: expected \"embedded\", wss://HOST[:PORT] or sb://",
+        ),
+        (
+            &both,
+            "[gateway]",
+            "[gateway]\nrelay = 'wss://x/d1'",
+            "@cloud.toml:13: `gateway.relay`: expected \"embedded\", wss://HOST[:PORT]",
+        ),
+        (&both, "[gateway]", "[gateway]\nresume-for = '5 minutes'", "@cloud.toml:13: expected a duration up to 24h"),
+        (
+            &both,
+            "[gateway]",
+            "[gateway.memory]\nreplay = '1G'",
+            "@cloud.toml:13: expected a size such as \"1024K\" or \"1M\", found \"1G\"",
+        ),
+        (
+            &both,
+            "[gateway]",
+            "[gateway.memory]\nreplay = '8K'",
+            "@cloud.toml:12: `gateway.memory`: expected `replay` from 17K to 64M",
+        ),
+        (
+            &both,
+            "[gateway]",
+            "[gateway.memory]\nreceive = '64K'\nstreams = 129",
+            "expected `receive` of 512 bytes for each of the `streams`",
+        ),
+        (&both, "[gateway]", "[gateway.memory]\nstreams = 0", "expected `streams` from 1 to 32768"),
+        (
+            &both,
+            "\"d1\"",
+            "\"d2\"",
+            "@cloud.toml:16: `gateway.expose.device`: expected a device of [relay.hybrid-connections], found \"d2\"",
+        ),
+        (&both, "\"ssh\"", "\"s h\"", "@cloud.toml:17: `gateway.expose.service`: expected a name of 1 to 64 letters"),
+        (&both, "service = \"ssh\"", "", "missing field `service`"),
+        (
+            &both,
+            "service =",
+            "allow = ['10.0.0.0/64']\nservice =",
+            "@cloud.toml:17: expected a network such as 203.0.113.0/24",
+        ),
+        (
+            &both,
+            "service =",
+            "max-connections = 0\nservice =",
+            "`gateway.expose.max-connections`: expected a number from 1",
+        ),
+        (
+            &both,
+            "[gateway]\n",
+            "[gateway]\n[[gateway.expose]]\nlisten = '127.0.0.1:2222'\ndevice = 'd1'\nservice = 'x'\n",
+            "@cloud.toml:19: `gateway.expose.listen`: expected an address that no other exposure listens on",
+        ),
+        (
+            &both,
+            "[gateway]",
+            "[admin]\nlisten = '0.0.0.0:9090'\n[gateway]",
+            "@cloud.toml:13: `admin.listen`: expected a loopback address",
+        ),
+        (
+            &elsewhere,
+            "wss://relay.example.net:8443",
+            "embedded",
+            "@cloud.toml:3: `gateway.relay`: expected a [relay] table beside it",
+        ),
+        (
+            &elsewhere,
+            "relay = \"wss://relay.example.net:8443\"\n",
+            "",
+            "@cloud.toml: `gateway.relay`: expected \"embedded\", wss://HOST[:PORT]",
+        ),
+        (&elsewhere, "@relay.pem", "@nothing.pem", "@cloud.toml:4: `gateway.ca-file`: cannot read @nothing.pem"),
+        (
+            &elsewhere,
+            "\"none\"",
+            "\"socks5://user:secret@x\"",
+            "@cloud.toml:5: `gateway.proxy`: expected http://[USER:PASSWORD@]HOST:PORT or \"none\", found \"another text\"",
+        ),
+        (
+            &elsewhere,
+            "[gateway.auth]\nkey-name = \"send\"\nkey-file = \"@send.key\"\n",
+            "",
+            "@cloud.toml:3: `gateway.relay`: expected [gateway.auth] beside it",
+        ),
+        (
+            &elsewhere,
+            "key-name = \"send\"\n",
+            "",
+            "@cloud.toml:6: `gateway.auth`: expected key-name and key-file, or token-file",
+        ),
+        (&elsewhere, "@send.key", "@no.key", "@cloud.toml:8: `gateway.auth.key-file`: cannot read @no.key"),
+    ] {
+        assert!(text.contains(from), "{from:?} is not in the text");
+        let error = folder.load(&text.replacen(from, to, 1)).expect_err(expected);
+        assert!(error.contains(expected), "expected {expected}\n   found {error}");
+        assert_eq!(error.lines().count(), 1, "one problem, one line: {error}");
+        assert!(!error.contains("secret@"), "{error}");
+    }
+    assert!(folder.load(&both).is_ok() && folder.load(&elsewhere).is_ok());
+    let missing = Config::load(Path::new("/nonexistent/cloud.toml")).unwrap_err().to_string();
+    assert!(missing.starts_with("/nonexistent/cloud.toml: cannot read the configuration: No such file"), "{missing}");
+}
+
+#[test]
+fn what_is_odd_is_told() {
+    let folder = Folder::new();
+    let warnings = |text: &str| folder.load(text).unwrap().1;
+    assert_eq!(warnings(""), ["neither [relay] nor [gateway] is configured: there is nothing to do"]);
+
+    let open = |listen: &str| format!("{ELSEWHERE}{}", EXPOSE.replace("127.0.0.1:2222", listen));
+    for public in ["0.0.0.0:2222", "[::]:2222", "203.0.113.1:2222", "[2001:db8::1]:2222"] {
+        let warning = format!("everyone who can reach {public} can reach ssh of d1; add `allow` to name who may");
+        assert_eq!(warnings(&open(public)), [warning]);
+        assert_eq!(warnings(&format!("{}allow = ['0.0.0.0/0']", open(public))), [] as [String; 0]);
+    }
+    for private in
+        ["127.0.0.1:1", "[::1]:1", "10.0.0.1:1", "192.168.7.1:1", "169.254.1.1:1", "[fd00::1]:1", "[fe80::1]:1"]
+    {
+        assert_eq!(warnings(&open(private)), [] as [String; 0], "{private}");
+    }
+
+    let plain = RELAY.replace("certificate-file = \"@relay.pem\"\nkey-file = \"@relay.key\"\n", "");
+    assert_eq!(warnings(&plain), [] as [String; 0]);
+    let [warning] = <[String; 1]>::try_from(warnings(&plain.replace("127.0.0.1:8443", "0.0.0.0:80"))).unwrap();
+    assert!(warning.starts_with("the relay speaks plain HTTP on 0.0.0.0:80"), "{warning}");
+
+    fs::set_permissions(folder.path("send.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(
+        warnings(RELAY),
+        [
+            "`relay.keys.operator.secret-file`: every user of this machine can read @send.key (mode 0644); run: chmod o-rwx @send.key"
+        ]
+    );
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let folder = Folder::new();
+    let (config, _) = folder.load(&format!("{RELAY}[gateway]\n{EXPOSE}")).unwrap();
+    let shown = format!("{config:?}");
+    assert!(shown.contains("operator") && !shown.contains("key of"), "{shown}");
+}
