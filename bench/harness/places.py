@@ -92,6 +92,7 @@ class SlowLink:
         self.control.close()
         self.child.stdin.close()
         self.child.wait(10)
+        self.child.stdout.close()
 
 
 def can_make_namespaces() -> bool:

@@ -52,7 +52,7 @@ def measure(definition: Definition, programs: dict[str, str], link: SlowLink, ef
         idle = load.ping(tunnel, window=min(3.0, effort.seconds), pause=effort.pause)
         figures.update(idle_p50=idle.at(0.5), idle_p99=idle.at(0.99))
         for direction, way in ((UP, "up"), (DOWN, "down")):
-            link.command("stats")  # counts from here on
+            let_link_rest(link)
             beside, transfer = echo_beside(tunnel, direction, effort.warm, effort.seconds, effort.pause)
             figures.update({
                 f"{way}_p50": beside.at(0.5), f"{way}_p99": beside.at(0.99), f"{way}_failed": beside.failed,
@@ -61,7 +61,6 @@ def measure(definition: Definition, programs: dict[str, str], link: SlowLink, ef
                 f"{way}_goodput": transfer.total * 8 / transfer.seconds / link.rate,
                 f"{way}_link_late_us": max(counts["late_most_us"] for counts in json.loads(link.command("stats")).values()),
             })
-            tunnel.answers_within(tunnel.PATIENCE)
     return figures
 
 
@@ -71,18 +70,32 @@ def measure_scenarios(definition: Definition, programs: dict[str, str], setting:
     with setting.link(congestion) as link, Tunnel(definition, programs, link) as tunnel:
         figures["idle_p50"] = load.ping(tunnel, window=min(3.0, effort.seconds), pause=effort.pause).at(0.5)
         measure_changing_rate(tunnel, link, effort, figures)
-        tunnel.answers_within(tunnel.PATIENCE)
+        let_link_rest(link)
 
         stalled = load.Held(tunnel, 1, stalled=True)
+        # Until the buffers on its way are full it is one more transfer, which takes its fair share.
+        let_link_rest(link)
         beside, transfer = echo_beside(tunnel, UP, effort.warm, effort.seconds, effort.pause)
         add(figures, "stalled", beside, transfer.total * 8 / transfer.seconds / link.rate)
         stalled.release()
-        tunnel.answers_within(tunnel.PATIENCE)
+        let_link_rest(link)
 
         time.sleep(effort.idle_minute)
         beside, transfer = echo_beside(tunnel, UP, 0.5, effort.seconds, effort.pause)
         add(figures, "burst", beside, transfer.total * 8 / transfer.seconds / link.rate)
     return figures
+
+
+def let_link_rest(link: SlowLink, patience: float = 30.0) -> None:
+    """Waits until what earlier transfers left on their way is through: less than a packet a tenth of a second."""
+    end, quiet = time.monotonic() + patience, 0
+    link.command("stats")
+    while quiet < 5:
+        time.sleep(0.1)
+        passed = sum(way["bytes"] for way in json.loads(link.command("stats")).values())
+        quiet = quiet + 1 if passed < 1500 else 0
+        if time.monotonic() > end:
+            raise RuntimeError(f"the link did not come to rest within {patience:.0f} s after a transfer")
 
 
 def measure_changing_rate(tunnel: Tunnel, link: SlowLink, effort: Effort, figures: dict) -> None:
