@@ -12,6 +12,8 @@ const FIRST: Duration = Duration::from_millis(500);
 const LAST: Duration = Duration::from_secs(60);
 /// A connection that held this long was a good one: its loss is a new event, not one more failure.
 const STABLE: Duration = Duration::from_secs(60);
+/// Ceiling of the delay when the network is back.
+const RETURN: Duration = Duration::from_secs(1);
 /// Longest `Retry-After` that is obeyed; a longer one would make the device unreachable by a slip of the other side.
 const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
@@ -40,6 +42,12 @@ impl Backoff {
     pub fn after_refusal(&mut self, random: u32, retry_after: Option<Duration>) -> Duration {
         self.failures = self.failures.saturating_add(1);
         asked(retry_after).max(LAST / 2) + part(LAST / 2, random)
+    }
+
+    /// The delay when the network has just come back: at most a second, for many devices hear of it at the same moment.
+    #[must_use]
+    pub fn after_return(random: u32) -> Duration {
+        part(RETURN, random)
     }
 
     /// A connection ended that had lasted for `held`: the count starts again if that was long enough to be no failure.

@@ -151,9 +151,8 @@ impl ControlChannel {
         let close = Close::normal();
         let frame = CloseFrame { code: close.code().into(), reason: close.reason().to_owned().into() };
         let farewell = async {
-            if self.socket.close(Some(frame)).await.is_ok() {
-                while let Some(Ok(_)) = self.socket.next().await {}
-            }
+            self.socket.close(Some(frame)).await?;
+            while !matches!(self.socket.next().await, Some(Ok(Message::Close(_)) | Err(_)) | None) {}
             Ok(())
         };
         let _: Result<(), Lost> = within(CLOSE, farewell, || Lost::Stuck).await;
@@ -176,12 +175,8 @@ impl ControlChannel {
                 Ok(None)
             }
             Message::Close(frame) => {
-                // the library answers while it is read to the end
-                let rest = async {
-                    while let Some(Ok(_)) = self.socket.next().await {}
-                    Ok(())
-                };
-                let _: Result<(), Lost> = within(CLOSE, rest, || Lost::Stuck).await;
+                // the library's answer leaves with the next look
+                let _ = future::poll_once(self.socket.next()).await;
                 let close = frame.map(|frame| Close::new(frame.code.into(), &frame.reason));
                 Err(close.map_or(Lost::Ended, Lost::Closed))
             }

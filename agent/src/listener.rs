@@ -18,7 +18,7 @@ use crate::{
     control::{Arrived, ControlChannel, Lost, OpenError},
     credentials::{Credentials, CredentialsError, FileStamp, Token},
     stop::Stop,
-    sys::boot_time,
+    sys::{boot_time, network_better},
 };
 
 /// Between attempts to renew a token, and between looks at a token file.
@@ -77,13 +77,29 @@ impl Listener {
                 Kind::Loss => backoff.after_loss((self.random)(), failure.retry_after()),
             };
             self.report(&failure, delay, &mut said);
-            let pause = async {
-                Timer::after(delay).await;
-            };
-            if unless_stopped(stop, pause).await.is_none() {
+            if unless_stopped(stop, self.pause(delay)).await.is_none() {
                 return;
             }
         }
+    }
+
+    /// Waits for so long, or until the network is better than it was.
+    async fn pause(&self, delay: Duration) {
+        let over = async {
+            Timer::after(delay).await;
+        };
+        let better = async {
+            match network_better().await {
+                Ok(()) => debug!("the network has changed"),
+                // a sandbox may forbid it: the delay is waited out then
+                Err(error) => {
+                    debug!("no news of the network: {error}");
+                    future::pending().await
+                }
+            }
+            Timer::after(Backoff::after_return((self.random)())).await;
+        };
+        future::or(over, better).await;
     }
 
     /// Opens a channel; the token it was opened with, and what its file looked like just before it was read.

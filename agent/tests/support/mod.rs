@@ -4,7 +4,9 @@
 
 pub mod files;
 pub mod logs;
+pub mod program;
 pub mod relay;
+pub mod world;
 
 use std::{future::Future, time::Duration};
 

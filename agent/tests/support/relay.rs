@@ -215,7 +215,11 @@ impl Control {
     pub async fn closed(&mut self) -> Option<u16> {
         loop {
             match self.frame().await {
-                Some(Message::Close(frame)) => return frame.map(|frame| frame.code.into()),
+                Some(Message::Close(frame)) => {
+                    // the answer leaves with the next look
+                    while let Some(Ok(_)) = soon("the end of the connection", self.0.next()).await {}
+                    return frame.map(|frame| frame.code.into());
+                }
                 Some(_) => {}
                 None => return None,
             }
