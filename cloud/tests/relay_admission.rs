@@ -121,6 +121,7 @@ fn beyond_the_handshake_limit_clients_are_told_to_come_again_and_beyond_twice_th
         let mut stuck = vec![relay.dial().await, relay.dial().await];
         eventually("two in progress", || metrics.handshakes.load(Relaxed) == 2).await;
         assert_eq!(relay.answer("/$hc/device", &[]).await.status, 503);
+        eventually("two in progress again", || metrics.handshakes.load(Relaxed) == 2).await;
 
         stuck.push(relay.dial().await);
         eventually("three in progress", || metrics.handshakes.load(Relaxed) == 3).await;

@@ -1,7 +1,6 @@
 //! A sender, over the network or in this process, and its way to a listener.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
 
 use async_tungstenite::tungstenite::handshake::client::generate_key;
 use log::debug;
@@ -37,36 +36,14 @@ pub struct SenderRequest {
 }
 
 /// Serves a sender's handshake and, once it is joined, its connection to the end.
-pub(crate) async fn connect(shared: &Shared, mut handshake: Handshake, target: &RequestTarget) {
-    let entity = match admit(shared, &handshake, target) {
-        Ok(entity) => entity,
-        Err(rejection) => return handshake.refuse(shared, rejection, Word::Blame).await,
-    };
-    let sender = Sender {
-        id: handshake.id.clone(),
-        headers: listener_headers(&handshake),
-        offered: handshake.subprotocols(),
-        remote: handshake.peer,
-    };
-    let peer = handshake.peer;
-    let path = &entity.path;
-    let met = async { Some(meet(shared, &entity, target, &sender).await) };
-    let abandoned = async {
-        let error = handshake.abandoned().await;
-        debug!("sender {} from {peer} gave up on {path}: {error}", sender.id);
-        None
-    };
-    let listener = match or(met, abandoned).await {
-        None => return,
-        Some(Ok(listener)) => listener,
-        Some(Err(Unmet::Refused(rejection))) => return handshake.refuse(shared, rejection, Word::Listener).await,
-        Some(Err(Unmet::Failed(rejection))) => return handshake.refuse(shared, rejection, Word::Regret).await,
-    };
-    let Some(upgraded) = handshake.accept(shared, listener.subprotocol.as_deref()).await else { return };
-
+pub(crate) async fn connect(shared: &Shared, handshake: Handshake, target: RequestTarget) {
+    let (id, peer) = (handshake.id.clone(), handshake.peer);
+    // boxed and by value: neither headers nor query are kept for as long as the join lasts
+    let Some(Joined { entity, sender, listener }) = Box::pin(join(shared, handshake, target)).await else { return };
     count(&shared.metrics.joined);
-    let _held = Held::of(&shared.metrics.splices);
-    debug!("sender {} from {peer} joined with a listener of {path}", sender.id);
+    // the listener's socket comes on top of this one
+    let _held = (Held::of(&shared.metrics.splices), Held::of(&shared.metrics.connections));
+    debug!("sender {id} from {peer} joined with a listener of {}", entity.path);
     let traffic =
         Traffic { to_listeners: &shared.metrics.bytes_to_listeners, to_senders: &shared.metrics.bytes_to_senders };
     let end = or(
@@ -79,11 +56,50 @@ pub(crate) async fn connect(shared: &Shared, mut handshake: Handshake, target: &
             Close::entity_deleted()
         },
     );
-    let cause = splice(upgraded, listener, traffic, end, shared.deadlines().close).await;
+    let cause = splice(sender, listener, traffic, end, shared.deadlines().close).await;
     if !matches!(cause, Cause::Closed) {
-        shared.metrics.aborted.fetch_add(1, Relaxed);
+        count(&shared.metrics.aborted);
     }
-    debug!("sender {} from {peer} to {path}: {cause}", sender.id);
+    debug!("sender {id} from {peer} to {}: {cause}", entity.path);
+}
+
+struct Joined {
+    entity: Found,
+    sender: Upgraded,
+    listener: Upgraded,
+}
+
+/// Finds a listener and answers both. `None` if the sender was refused or is gone.
+async fn join(shared: &Shared, mut handshake: Handshake, target: RequestTarget) -> Option<Joined> {
+    let entity = match admit(shared, &handshake, &target) {
+        Ok(entity) => entity,
+        Err(rejection) => {
+            handshake.refuse(shared, rejection, Word::Blame).await;
+            return None;
+        }
+    };
+    let sender = Sender {
+        id: handshake.id.clone(),
+        headers: listener_headers(&handshake),
+        offered: handshake.subprotocols(),
+        remote: handshake.peer,
+    };
+    let met = async { Some(meet(shared, &entity, &target, &sender).await) };
+    let abandoned = async {
+        let error = handshake.abandoned().await;
+        debug!("sender {} from {} gave up on {}: {error}", sender.id, sender.remote, entity.path);
+        None
+    };
+    let (rejection, word) = match or(met, abandoned).await? {
+        Ok(listener) => {
+            let sender = handshake.accept(shared, listener.subprotocol.as_deref()).await?;
+            return Some(Joined { entity, sender, listener });
+        }
+        Err(Unmet::Refused(rejection)) => (rejection, Word::Listener),
+        Err(Unmet::Failed(rejection)) => (rejection, Word::Regret),
+    };
+    handshake.refuse(shared, rejection, word).await;
+    None
 }
 
 /// Serves a sender in this process: the listener's own socket, with this end as the server.

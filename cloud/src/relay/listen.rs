@@ -38,14 +38,16 @@ const READ_BUFFER_BYTES: usize = 1024;
 const EXPIRY_LOOK: Duration = Duration::from_secs(3600);
 
 /// Serves a listener's handshake and then its control channel to the end.
-pub(crate) async fn listen(shared: &Arc<Shared>, handshake: Handshake, target: &RequestTarget) {
-    let (channel, registration) = match admit(shared, &handshake, target) {
+pub(crate) async fn listen(shared: &Arc<Shared>, handshake: Handshake, target: RequestTarget) {
+    let (channel, registration) = match admit(shared, &handshake, &target) {
         Ok(admitted) => admitted,
         Err(rejection) => {
             let word = if rejection.status() == 503 { Word::Regret } else { Word::Blame };
             return handshake.refuse(shared, rejection, word).await;
         }
     };
+    // it may hold a token, and this may take days
+    drop(target);
     let peer = handshake.peer;
     // invitations queue up from here on, none is written before the answer
     let Some(upgraded) = handshake.accept(shared, None).await else { return };

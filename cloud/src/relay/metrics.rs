@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// Counters and gauges of one relay since its start.
 #[derive(Debug)]
 pub struct RelayMetrics {
-    /// Gauge: open TCP connections.
+    /// Gauge: open TCP connections. One that was handed to a sender in this process is no longer the relay's.
     pub connections: AtomicU64,
     /// Gauge: connections that have not sent their request yet.
     pub handshakes: AtomicU64,

@@ -216,8 +216,8 @@ async fn route(shared: &Arc<Shared>, mut transport: Transport, peer: SocketAddr,
     };
     let handshake = Handshake { head, peer, id, key, transport, leftover };
     match target.action() {
-        Action::Listen => Box::pin(listen::listen(shared, handshake, &target)).await,
-        Action::Connect => Box::pin(connect::connect(shared, handshake, &target)).await,
+        Action::Listen => Box::pin(listen::listen(shared, handshake, target)).await,
+        Action::Connect => Box::pin(connect::connect(shared, handshake, target)).await,
         Action::Accept => Box::pin(accept::accept(shared, handshake, &target)).await,
         // no listener has been sent such an address
         Action::Request => handshake.refuse(shared, Rejection::rendezvous_unknown(), Word::Regret).await,

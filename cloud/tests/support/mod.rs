@@ -66,6 +66,7 @@ pub(crate) struct Certificate {
     pub(crate) server: Arc<ServerConfig>,
     pub(crate) client: Arc<ClientConfig>,
     pub(crate) file: PathBuf,
+    pub(crate) key_file: PathBuf,
     _directory: tempfile::TempDir,
 }
 
@@ -83,6 +84,7 @@ pub(crate) fn certificate() -> &'static Certificate {
             server: tls::server_config(&file, &key_file).unwrap(),
             client: tls::client_config(&roots, Arc::new(DefaultTimeProvider)).unwrap(),
             file,
+            key_file,
             _directory: directory,
         }
     });
