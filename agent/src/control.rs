@@ -255,6 +255,7 @@ impl From<tungstenite::Error> for Lost {
             Error::ConnectionClosed
             | Error::AlreadyClosed
             | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Lost::Ended,
+            Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => Lost::Ended,
             Error::Io(error) => Lost::Broken(error),
             error => Lost::Protocol(error),
         }

@@ -94,7 +94,7 @@ impl Listener {
                 // a sandbox may forbid it: the delay is waited out then
                 Err(error) => {
                     debug!("no news of the network: {error}");
-                    future::pending().await
+                    future::pending::<()>().await;
                 }
             }
             Timer::after(Backoff::after_return((self.random)())).await;

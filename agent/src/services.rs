@@ -20,7 +20,7 @@ use umbilical_link::{
     Ended, Io, Services, happy_eyeballs,
     port::{Dialing, OnEnd, reset_reason},
 };
-use umbilical_mux::ResetReason;
+use umbilical_mux::{End, ResetReason};
 
 use crate::config::{Service, Target};
 
@@ -86,10 +86,12 @@ impl ServiceTable {
         let on_end = move |ended: &Ended| {
             open.fetch_sub(1, Ordering::Relaxed);
             let Ended { end, sent, received, lasted } = ended;
-            debug!(
-                "{name}: {end:?} after {:.1} s, {sent} bytes to the cloud, {received} from it",
-                lasted.as_secs_f32()
-            );
+            let how = match end {
+                End::Closed => "closed".to_owned(),
+                End::Reset(reason) => format!("reset by the cloud ({reason})"),
+                End::Local(reason) => format!("reset from here ({reason})"),
+            };
+            debug!("{name}: {how} after {:.1} s, {sent} bytes to the cloud, {received} from it", lasted.as_secs_f32());
         };
         Ok((Box::pin(dialing), Box::new(on_end)))
     }

@@ -14,7 +14,7 @@ use std::{cell::RefCell, fmt, future::poll_fn, rc::Rc, sync::Arc, time::Duration
 use log::{debug, info, warn};
 use smol::{LocalExecutor, Task, Timer, future};
 use umbilical_link::{
-    Driver, DriverConfig, Event, Handle, KeepAlive, NewLink, WebSocket, close_code,
+    Driver, DriverConfig, Event, Handle, KeepAlive, NewLink, SessionEnd, WebSocket, close_code,
     upgrade::Upgraded,
     websocket::{Incoming, WebSocketError},
 };
@@ -264,6 +264,9 @@ fn report(peer: &str, id: SessionId, event: &Event) {
         // the driver tells of links itself
         Event::LinkUp { .. } | Event::LinkLost(_) => {}
         Event::PeerGoingAway => debug!("{peer}: session {id:?}: the gateway is shutting down"),
-        Event::Ended(end) => info!("{peer}: session {id:?} ended: {end:?}"),
+        Event::Ended(SessionEnd::Stopped) => info!("{peer}: session {id:?} ended"),
+        Event::Ended(SessionEnd::Expired) => info!("{peer}: session {id:?} ended: no link came back in time"),
+        // the driver said why when it happened
+        Event::Ended(SessionEnd::Violation(_)) => debug!("{peer}: session {id:?} ended"),
     }
 }

@@ -96,7 +96,7 @@ impl<'i> Table<'i> {
         &mut self,
         key: &str,
         expected: &'static str,
-        read: impl FnOnce(&DeValue<'i>) -> Option<T>,
+        read: fn(&DeValue<'_>) -> Option<T>,
     ) -> Result<Option<At<T>>, ConfigError> {
         let Some(entry) = self.entries.remove(key) else { return Ok(None) };
         let path = self.key(key);
@@ -111,7 +111,7 @@ impl<'i> Table<'i> {
         &mut self,
         key: &str,
         expected: &'static str,
-        read: impl FnOnce(&DeValue<'i>) -> Option<T>,
+        read: fn(&DeValue<'_>) -> Option<T>,
     ) -> Result<At<T>, ConfigError> {
         self.optional(key, expected, read)?.ok_or_else(|| self.missing(key, expected))
     }
