@@ -57,15 +57,16 @@ impl Credentials {
     /// # Errors
     /// The file or program gave none that is good now.
     pub async fn token(&self, now: u64) -> Result<Token, CredentialsError> {
+        let stamp = self.file_stamp();
         let token = match &self.auth {
             Auth::SharedKey { name, file } => {
                 let key = read_secret(file)?;
                 let expires = now + self.lifetime.as_secs();
                 let text = SasToken::sign(&self.resource, name, key.as_bytes(), expires);
-                Token { text, expires: Some(expires) }
+                Token { text, expires: Some(expires), stamp }
             }
-            Auth::TokenFile(file) => Token::of(read_secret(file)?),
-            Auth::TokenCommand { program, arguments } => Token::of(run(program, arguments).await?),
+            Auth::TokenFile(file) => Token::of(read_secret(file)?, stamp),
+            Auth::TokenCommand { program, arguments } => Token::of(run(program, arguments).await?, stamp),
         };
         match token.expires {
             Some(expires) if expires <= now => {
@@ -116,19 +117,26 @@ impl fmt::Debug for Credentials {
 pub struct Token {
     text: String,
     expires: Option<u64>,
+    stamp: Option<FileStamp>,
 }
 
 impl Token {
     /// A token that came from outside; its end is read from it where it tells.
-    fn of(text: String) -> Token {
+    fn of(text: String, stamp: Option<FileStamp>) -> Token {
         let expires = SasToken::parse(&text).map(|token| token.expires()).ok().or_else(|| bearer_expiry(&text));
-        Token { text, expires }
+        Token { text, expires, stamp }
     }
 
     /// For the header or message it travels in, and for nothing else.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What its file looked like just before it was read from there.
+    #[must_use]
+    pub fn stamp(&self) -> Option<&FileStamp> {
+        self.stamp.as_ref()
     }
 
     /// In Unix seconds, if the token tells.
@@ -397,7 +405,7 @@ mod tests {
 
     #[test]
     fn nothing_shows_a_token() {
-        let token = Token::of("top-secret".into());
+        let token = Token::of("top-secret".into(), None);
         assert_eq!(format!("{token:?}"), "Token { expires: None, .. }");
         let auth = Auth::TokenCommand { program: "/bin/fetch".into(), arguments: vec!["top-secret".into()] };
         let credentials = Credentials::new(&auth, &RelayUrl::parse("wss://relay/x").unwrap());

@@ -7,9 +7,10 @@
 //! | [`config`] | `agent.toml`, checked |
 //! | [`supervisor`] | start, reload, stop; who is connected to whom |
 //! | [`memory`] | the budget that is printed at start |
-//! | [`listener`] | keeping the control channel; renewing tokens; trying again |
+//! | [`listener`] | keeping the control channel; trying again |
 //! | [`control`] | one control channel |
 //! | [`silence`], [`backoff`] | when a channel is dead, when to try again; pure |
+//! | [`renewal`] | when its token is replaced |
 //! | [`credentials`], [`identity`], [`clock`] | who this device is, and what time it is |
 //! | [`rendezvous`] | answering a sender |
 //! | [`session`] | which link belongs to which session |
@@ -29,6 +30,7 @@ pub mod listener;
 pub mod log;
 pub mod memory;
 pub mod rendezvous;
+pub mod renewal;
 pub mod services;
 pub mod session;
 pub mod silence;

@@ -13,10 +13,11 @@ use umbilical_relay_protocol::{Accept, Headers, ListenerMessage, RelayMessage, R
 
 use crate::{
     backoff::Backoff,
-    clock::Clock,
+    clock::{Clock, Difference},
     config,
     control::{Arrived, ControlChannel, Lost, OpenError},
-    credentials::{Credentials, CredentialsError, FileStamp, Token},
+    credentials::{Credentials, CredentialsError, Token},
+    renewal::replacement,
     stop::Stop,
     sys::{boot_time, network_better},
 };
@@ -59,11 +60,11 @@ impl Listener {
         while !stop.is_wanted() {
             let failure = match unless_stopped(stop, self.connect()).await {
                 None => return,
-                Some(Ok((mut channel, token, seen))) => {
+                Some(Ok((mut channel, token))) => {
                     info!("listening at {}", self.relay.url);
                     said.clear();
                     let since = boot_time();
-                    let Err(lost) = self.serve(&mut channel, token, seen, answers, stop).await else {
+                    let Err(lost) = self.serve(&mut channel, token, answers, stop).await else {
                         return channel.close().await;
                     };
                     backoff.connection_held(boot_time().saturating_sub(since));
@@ -102,19 +103,19 @@ impl Listener {
         future::or(over, better).await;
     }
 
-    /// Opens a channel; the token it was opened with, and what its file looked like just before it was read.
-    async fn connect(&self) -> Result<(ControlChannel, Token, Option<FileStamp>), Failure> {
+    /// Opens a channel, and gives the token it was opened with.
+    async fn connect(&self) -> Result<(ControlChannel, Token), Failure> {
         let dated = self.clock.token_time();
-        let seen = self.credentials.file_stamp();
         let token = self.credentials.token(dated).await.map_err(Failure::NoToken)?;
         debug!("opening a control channel to {} with the {}", self.relay.url, self.credentials.origin());
         let keep_alive = (self.relay.keep_alive, self.relay.keep_alive_frame);
         match ControlChannel::open(&self.dialer, &self.relay.url, &self.id, &token, keep_alive).await {
             Ok((channel, date)) => {
-                if let Some(difference) = date.map(|date| self.clock.learn(date)) {
-                    debug!("{difference}");
+                match date.map(|date| self.clock.learn(date)) {
+                    Some(Difference::None) | None => {}
+                    Some(difference) => info!("{difference}"),
                 }
-                Ok((channel, token, seen))
+                Ok((channel, token))
             }
             Err(OpenError::Upgrade(UpgradeError::Refused { status, reason, retry_after, date })) => {
                 let clock = date.map(|date| self.clock.learn(date).to_string());
@@ -130,54 +131,44 @@ impl Listener {
         &self,
         channel: &mut ControlChannel,
         mut token: Token,
-        mut seen: Option<FileStamp>,
         answers: &impl Answer,
         stop: &Stop,
     ) -> Result<(), Lost> {
-        let mut renew_in = self.credentials.replace_in(&token, self.clock.token_time());
         loop {
-            let look_in = match seen {
-                Some(_) => Some(renew_in.map_or(self.look_again, |renewal| renewal.min(self.look_again))),
-                None => renew_in,
-            };
-            let started = boot_time();
-            let message = async { Next::Arrived(channel.next().await) };
-            let renewal = async {
-                match look_in {
-                    Some(delay) => Timer::after(delay).await,
-                    None => future::pending().await,
+            // beside the messages, not between them: a program that prints a token may take its time
+            let renewal = replacement(&self.credentials, &self.clock, &token, self.look_again);
+            let fresh = {
+                let renewal = async { Served::Renewal(renewal.await) };
+                let stopped = async {
+                    stop.wanted().await;
+                    Served::Stopped
                 };
-                Next::Look
-            };
-            let stopped = async {
-                stop.wanted().await;
-                Next::Stop
-            };
-            match future::or(future::or(message, stopped), renewal).await {
-                Next::Stop => return Ok(()),
-                Next::Arrived(Ok(Arrived::Message(message))) => self.handle(message, channel, answers).await?,
-                Next::Arrived(Ok(Arrived::Unreadable(error))) => warn!("ignored a message of the relay: {error}"),
-                Next::Arrived(Err(lost)) => return Err(lost),
-                Next::Look => {}
-            }
-            renew_in = renew_in.map(|renewal| renewal.saturating_sub(boot_time().saturating_sub(started)));
-            let now = self.credentials.file_stamp();
-            if now == seen && renew_in != Some(Duration::ZERO) {
-                continue;
-            }
-            seen = now;
-            renew_in = Some(self.look_again);
-            match self.credentials.token(self.clock.token_time()).await {
-                Ok(fresh) if fresh == token => {
-                    warn!("the {} ends soon and there is no other yet", self.credentials.origin());
+                let messages = async { Served::Lost(self.take_messages(channel, answers).await) };
+                match future::or(future::or(messages, stopped), renewal).await {
+                    Served::Lost(lost) => return Err(lost),
+                    Served::Stopped => return Ok(()),
+                    Served::Renewal(fresh) => fresh,
                 }
-                Ok(fresh) => {
-                    channel.send(&ListenerMessage::RenewToken { token: fresh.text().to_owned() }).await?;
-                    debug!("sent a fresh token for {}", self.relay.url);
-                    renew_in = self.credentials.replace_in(&fresh, self.clock.token_time());
-                    token = fresh;
+            };
+            channel.send(&ListenerMessage::RenewToken { token: fresh.text().to_owned() }).await?;
+            debug!("sent a fresh token for {}", self.relay.url);
+            token = fresh;
+        }
+    }
+
+    /// Takes messages until the channel is lost.
+    async fn take_messages(&self, channel: &mut ControlChannel, answers: &impl Answer) -> Lost {
+        loop {
+            let taken = match channel.next().await {
+                Ok(Arrived::Message(message)) => self.handle(message, channel, answers).await,
+                Ok(Arrived::Unreadable(error)) => {
+                    warn!("ignored a message of the relay: {error}");
+                    Ok(())
                 }
-                Err(error) => warn!("can't renew the token for {}: {error}", self.relay.url),
+                Err(lost) => Err(lost),
+            };
+            if let Err(lost) = taken {
+                return lost;
             }
         }
     }
@@ -233,10 +224,10 @@ impl Listener {
     }
 }
 
-enum Next {
-    Arrived(Result<Arrived, Lost>),
-    Look,
-    Stop,
+enum Served {
+    Lost(Lost),
+    Stopped,
+    Renewal(Token),
 }
 
 /// Why there is no control channel at this moment.

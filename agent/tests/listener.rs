@@ -3,15 +3,16 @@
 
 mod support;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, io::Write, rc::Rc, sync::Arc, time::Duration};
 
 use async_tungstenite::tungstenite::Message;
 use log::Level;
 use smol::future;
 use support::{
-    files::Directory,
+    files::{Directory, text},
     logs,
     relay::{KEY, KEY_NAME, PATH, Relay, judge, now},
+    soon,
 };
 use umbilical_agent::{
     clock::Clock,
@@ -117,7 +118,7 @@ fn senders_are_reported_and_nonsense_between_them_is_not_fatal() {
         }
         control.0.send(Message::binary(vec![0; 100])).await.unwrap();
         control.accept("wss://two/$hc/x?b", "umbilical.v1").await;
-        support::soon("two senders", async {
+        soon("two senders", async {
             while setting.senders.0.borrow().len() < 2 {
                 future::yield_now().await;
             }
@@ -188,9 +189,39 @@ fn a_renewal_that_fails_is_a_warning_and_tried_again() {
     setting.run(async |setting, _stopper| {
         let mut control = setting.relay.listener_with("first").await;
         setting.files.write("token", "two\nlines");
-        let line = logs::line(Level::Warn, "can't renew the token for ws://").await;
+        let line = logs::line(Level::Warn, "can't renew the token: ").await;
         assert!(line.ends_with("is not usable: expected one line of at most 16384 bytes"), "{line}");
         setting.files.write("token", "second");
+        let ListenerMessage::RenewToken { token } = control.message().await else { panic!("no renewal") };
+        assert_eq!(token, "second");
+    });
+}
+
+#[test]
+fn senders_are_reported_while_a_token_is_being_fetched() {
+    let mut setting = Setting::with(|files| {
+        let first = SasToken::sign("http://127.0.0.1/", KEY_NAME, KEY.as_bytes(), now() + 1);
+        files.write("first", &first);
+        std::process::Command::new("mkfifo").arg(files.path("second")).status().unwrap();
+        // the first run prints a token, the second waits for one
+        let script = format!("cd {}; cat first 2>/dev/null && rm first || cat second", text(&files.path("")));
+        Auth::TokenCommand { program: "/bin/sh".into(), arguments: vec!["-c".into(), script] }
+    });
+    setting.listener.look_again = Duration::from_secs(60);
+    setting.run(async |setting, _stopper| {
+        let mut control = setting.relay.handshake().await.control().await;
+        // opening a pipe for writing waits until somebody reads it
+        let second = setting.files.path("second");
+        let mut writer = soon("the second run", smol::unblock(move || std::fs::File::create(second).unwrap())).await;
+        control.accept("wss://meanwhile/$hc/x?a", "umbilical.v1").await;
+        soon("a sender", async {
+            while setting.senders.0.borrow().is_empty() {
+                future::yield_now().await;
+            }
+        })
+        .await;
+        writer.write_all(b"second").unwrap();
+        drop(writer);
         let ListenerMessage::RenewToken { token } = control.message().await else { panic!("no renewal") };
         assert_eq!(token, "second");
     });
@@ -348,7 +379,7 @@ fn asked_to_stop_while_it_waits_it_is_gone_at_once() {
         drop(stopper);
     };
     let listener = setting.listener.run(&setting.senders, &stop);
-    smol::block_on(support::soon("the listener's end", future::zip(refused, listener)));
+    smol::block_on(soon("the listener's end", future::zip(refused, listener)));
 }
 
 #[test]
