@@ -73,7 +73,9 @@ impl ServiceTable {
     /// [`ResetReason::NOT_ALLOWED`] for what is not offered, [`ResetReason::BUSY`] at the service's limit.
     pub fn dial(&self, name: &str, peer: &str) -> Result<(Dialing, OnEnd), ResetReason> {
         let Some(Offered { service: Service { target, max_streams }, open }) = self.table().get(name).cloned() else {
-            warn!("{peer} asked for the service {name:?}, which is not configured here");
+            warn!(
+                "{peer} asked for the service {name:?}, which is not configured here; to offer it, add [services.{name}]"
+            );
             return Err(ResetReason::NOT_ALLOWED);
         };
         if open.fetch_add(1, Ordering::Relaxed) >= max_streams.unwrap_or(usize::MAX) {

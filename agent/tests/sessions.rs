@@ -65,7 +65,10 @@ fn what_is_not_configured_does_not_exist() {
         let gateway = world.connected(&mut control, 1).await;
         assert_eq!(gateway.fate("sql").await, End::Reset(ResetReason::NOT_ALLOWED));
         let line = logs::line(Level::Warn, "not configured").await;
-        assert_eq!(line, "gateway 203.0.113.9:4711 asked for the service \"sql\", which is not configured here");
+        assert_eq!(
+            line,
+            "gateway 203.0.113.9:4711 asked for the service \"sql\", which is not configured here; to offer it, add [services.sql]"
+        );
     });
 }
 

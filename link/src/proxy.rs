@@ -241,6 +241,14 @@ impl fmt::Display for ProxyError {
                     "it refuses the user {user:?} or the password (407); check both, percent-encoded, in the proxy's URL"
                 )
             }
+            // not what the standard asks for, but what tinyproxy answers to a wrong password
+            Self::Refused { status: 401, reason } => {
+                write!(
+                    f,
+                    "it refuses the tunnel with status 401: {reason}; check user and password, percent-encoded, in the \
+                     proxy's URL"
+                )
+            }
             Self::Refused { status, reason } => {
                 write!(
                     f,
