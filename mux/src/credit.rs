@@ -1,21 +1,23 @@
 //! Who may send how much: windows backed by the receive pool.
 //!
 //! A quarter of the pool is shared out equally: each stream may always count on its *floor*, whatever the others do,
-//! and starts with it. The rest is *elastic*. A stream may hold its floor and [`ALPHA`] times the elastic bytes that
-//! nobody holds (the dynamic threshold of Choudhury and Hahne, 1998), so one alone gets most of the pool, many share it,
-//! and a newcomer always finds some. Within that, a window grows only as its stream's rate times round trip asks.
+//! and starts with it. The rest is *elastic*. A stream's window is its floor doubled as often as its rate times round
+//! trip asks; where the windows asked for do not fit the pool together, all are cut to the same share and those that ask
+//! for less keep what they ask for (max-min fairness). So one stream alone gets most of the pool and many share it.
 //!
-//! A stream *holds* what it was granted and has not sent, and what arrived and its port has not taken.
+//! A stream *holds* what it was granted and has not sent, and what arrived and its port has not taken. What it holds
+//! cannot be taken away: a share that shrank shows in later grants.
 
 use crate::pool::credit_for;
 use crate::table::{Receiving, StreamState, Table};
 use crate::{Instant, Slot};
 
-/// How many times the free elastic bytes one stream may hold.
-const ALPHA: u32 = 8;
+/// A window grows if its stream used half of it up within two round trips and this, in microseconds: a stream that waits
+/// for its turn among many busy ones is not slow.
+const GROW_SLACK_US: u32 = 20_000;
 
-/// Grants that follow each other this much faster than two round trips make the window grow, in microseconds.
-const GROW_SLACK_US: u32 = 1_000;
+/// How often a floor can be doubled: the smallest floor to the largest pool.
+const LEVELS: usize = 17;
 
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -24,6 +26,8 @@ pub(crate) struct Budget {
     /// Bytes beyond the floors; of them, held.
     elastic: u32,
     used: u32,
+    /// How many streams have doubled their window so often; those at 0 are not counted.
+    levels: [u16; LEVELS],
 }
 
 /// The floor for a pool that backs `credit` bytes for `streams` streams.
@@ -38,7 +42,12 @@ impl Budget {
         let credit = credit_for(memory, streams);
         let floor = floor(credit, streams);
         let floors = usize::try_from(floor).unwrap_or(usize::MAX).saturating_mul(streams);
-        Self { floor, elastic: u32::try_from(credit.saturating_sub(floors)).unwrap_or(u32::MAX), used: 0 }
+        Self {
+            floor,
+            elastic: u32::try_from(credit.saturating_sub(floors)).unwrap_or(u32::MAX),
+            used: 0,
+            levels: [0; LEVELS],
+        }
     }
 
     /// Takes note that `stream` now holds another amount.
@@ -49,33 +58,71 @@ impl Budget {
         self.used = self.used.saturating_add(after).saturating_sub(before);
     }
 
-    /// Bytes that `stream` may hold now.
-    fn share(&self, receiving: &Receiving) -> u32 {
-        let beyond = receiving.held().saturating_sub(self.floor);
-        let free = self.elastic.saturating_sub(self.used);
-        let share = self.floor.saturating_add(ALPHA.saturating_mul(free));
-        let most = self.floor.saturating_add(beyond).saturating_add(free);
-        receiving.target.max(self.floor).min(share).min(most)
+    /// Lets the window of `receiving` be the floor doubled `level` times.
+    fn set_level(&mut self, receiving: &mut Receiving, level: u8) {
+        for (level, change) in [(receiving.level, -1), (level, 1)] {
+            if let Some(streams) = self.levels.get_mut(usize::from(level)).filter(|_| level > 0) {
+                *streams = streams.saturating_add_signed(change);
+            }
+        }
+        receiving.level = level;
     }
 
-    /// Whether a grant to `stream` is worth a frame: half of what it may hold.
+    /// A window for a stream that is new, idle, or ending.
+    pub(crate) fn shrink(&mut self, receiving: &mut Receiving) {
+        self.set_level(receiving, 0);
+    }
+
+    /// The window that a stream at `level` asks for.
+    fn window(&self, level: u8) -> u32 {
+        let doubled = u64::from(self.floor) << level;
+        u32::try_from(doubled).unwrap_or(u32::MAX).min(self.floor.saturating_add(self.elastic))
+    }
+
+    /// The window that no stream may exceed now, so that all that ask for as much can have it.
+    fn fair(&self) -> u32 {
+        let mut left = self.elastic;
+        let mut streams: u32 = self.levels.iter().map(|count| u32::from(*count)).sum();
+        for (level, count) in (0u8..).zip(self.levels) {
+            let beyond = self.window(level) - self.floor;
+            if count > 0 && beyond > left / streams {
+                return self.floor + left / streams;
+            }
+            left -= beyond * u32::from(count);
+            streams -= u32::from(count);
+        }
+        self.floor + self.elastic
+    }
+
+    /// Bytes that `receiving` may be granted now, and the window that makes.
+    fn room(&self, receiving: &Receiving) -> (u32, u32) {
+        let window = self.window(receiving.level).min(self.fair());
+        let held = receiving.held();
+        let free = self.elastic.saturating_sub(self.used).saturating_add(self.floor.saturating_sub(held));
+        (window.saturating_sub(held).min(free), window)
+    }
+
+    /// Whether a grant is worth a frame: half the window, or anything for a sender that has nothing left.
     pub(crate) fn is_due(&self, receiving: &Receiving) -> bool {
-        let share = self.share(receiving);
-        let room = share.saturating_sub(receiving.held());
-        room > 0 && (room >= share / 2 || receiving.window == 0) && !receiving.ended
+        if receiving.ended || receiving.held() > self.window(receiving.level) / 2 {
+            return false;
+        }
+        let (room, window) = self.room(receiving);
+        room > 0 && (room >= window / 2 || receiving.window == 0)
     }
 
-    /// Grants what `stream` may have: the bytes for its `Credit` frame, 0 if there is no reason for one.
+    /// Grants what a stream may have: the bytes for its `Credit` frame, 0 if there is no reason for one.
     pub(crate) fn grant(&mut self, now: Instant, round_trip: u32, receiving: &mut Receiving) -> u32 {
         if receiving.ended {
             return 0;
         }
         let since = now.micros_since_stamp(receiving.granted_at);
-        if since < round_trip.saturating_mul(2).saturating_add(GROW_SLACK_US) {
-            let most = self.floor.saturating_add(self.elastic);
-            receiving.target = receiving.target.saturating_mul(2).min(most);
+        let fast = since < round_trip.saturating_mul(2).saturating_add(GROW_SLACK_US);
+        if fast && self.window(receiving.level) < self.floor + self.elastic && usize::from(receiving.level) + 1 < LEVELS
+        {
+            self.set_level(receiving, receiving.level + 1);
         }
-        let bytes = self.share(receiving).saturating_sub(receiving.held());
+        let (bytes, _) = self.room(receiving);
         if bytes > 0 {
             self.hold(receiving, |receiving| receiving.window += bytes);
             receiving.granted_at = now.stamp();

@@ -180,15 +180,12 @@ where
 
     fn on_return(&mut self, id: StreamId, bytes: u32) -> Result<(), Violation> {
         let Some(slot) = self.known(id)? else { return Ok(()) };
-        let floor = self.budget.floor();
         let Some(state) = self.table.get_mut(slot) else { return Ok(()) };
         if bytes > state.receiving.window {
             return Err(Violation::BadCredit(id));
         }
-        self.budget.hold(&mut state.receiving, |receiving| {
-            receiving.window -= bytes;
-            receiving.target = floor;
-        });
+        self.budget.hold(&mut state.receiving, |receiving| receiving.window -= bytes);
+        self.budget.shrink(&mut state.receiving);
         Ok(())
     }
 
@@ -202,6 +199,7 @@ where
             receiving.ended = true;
             receiving.window = 0;
         });
+        self.budget.shrink(&mut state.receiving);
         self.finish_if_drained(slot, ports);
         Ok(())
     }

@@ -5,7 +5,7 @@ use core::mem::replace;
 use heapless::Vec;
 
 use crate::frame::{Frame, MAX_HEAD};
-use crate::inflight::Inflight;
+use crate::inflight::{Arrived, Inflight};
 use crate::limits::{LAZY_ACK_MS, MAX_CREDIT_AT_OPEN, MAX_PREFIX};
 use crate::replay::{Place, Ring};
 use crate::send::{Room, Turn};
@@ -343,16 +343,17 @@ where
         if records < self.acked || records > self.acked + self.ring.sent() {
             return Err(Violation::BadAck(records));
         }
-        let (mut bytes, mut sent_at) = (0, None);
+        let mut arrived = Arrived { bytes: 0, last: 0, round_trip: 0 };
         while self.acked < records {
             self.acked += 1;
-            if let Some((length, at)) = self.ring.pop() {
-                (bytes, sent_at) = (bytes + length, at);
+            if let Some((length, Some(sent_at))) = self.ring.pop() {
+                arrived.last = u32::try_from(length).unwrap_or(u32::MAX);
+                arrived.bytes = arrived.bytes.saturating_add(arrived.last);
+                arrived.round_trip = now.micros_since_stamp(sent_at).saturating_sub(held_us);
             }
         }
-        if let Some(sent_at) = sent_at {
-            let round_trip = now.micros_since_stamp(sent_at).saturating_sub(held_us);
-            self.inflight.on_acked(now, bytes, self.acked, self.acked + self.ring.sent(), round_trip);
+        if arrived.bytes > 0 {
+            self.inflight.on_acked(now, arrived, self.acked, self.acked + self.ring.sent());
         }
         Ok(())
     }

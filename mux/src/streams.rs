@@ -130,7 +130,7 @@ where
         if state.mode == Mode::Stream {
             self.budget.hold(&mut state.receiving, |receiving| receiving.window = floor);
         }
-        (state.receiving.target, state.receiving.granted_at) = (floor, now.stamp());
+        state.receiving.granted_at = now.stamp();
     }
 
     /// The port at `slot` has, or may have, bytes to read, or ended.
@@ -208,6 +208,7 @@ where
             pool.clear(&mut receiving.queue);
             receiving.window = 0;
         });
+        self.budget.shrink(&mut state.receiving);
     }
 
     /// Ends streams with `reason`, without a word to the peer, who forgot them; numbers begin anew. Streams that the

@@ -90,8 +90,8 @@ pub(crate) struct Receiving {
     pub(crate) window: u32,
     /// Bytes arrived that the port did not take yet.
     pub(crate) queue: Queue,
-    /// Window aimed at, and when it was last topped up.
-    pub(crate) target: u32,
+    /// How often its window was doubled (`credit.rs`), and when it was last topped up.
+    pub(crate) level: u8,
     pub(crate) granted_at: u32,
     /// The peer's `Fin` arrived; the port was told.
     pub(crate) ended: bool,
@@ -128,14 +128,7 @@ impl StreamState {
             visited: 0,
             sent_at: 0,
         },
-        receiving: Receiving {
-            window: 0,
-            queue: Queue::EMPTY,
-            target: 0,
-            granted_at: 0,
-            ended: false,
-            finished: false,
-        },
+        receiving: Receiving { window: 0, queue: Queue::EMPTY, level: 0, granted_at: 0, ended: false, finished: false },
     };
 
     /// The host still has a port for it.
