@@ -239,6 +239,9 @@ impl<V: Services + 'static> Driver<V> {
                         return true;
                     }
                     link.heard(now);
+                    if self.session.peer_is_going_away() && !std::mem::replace(&mut self.told_going_away, true) {
+                        self.tell(Event::PeerGoingAway);
+                    }
                 }
                 Poll::Ready(Ok(Incoming::Pong)) => {
                     link.heard(now);
@@ -253,9 +256,6 @@ impl<V: Services + 'static> Driver<V> {
                     return true;
                 }
             }
-        }
-        if self.session.peer_is_going_away() && !std::mem::replace(&mut self.told_going_away, true) {
-            self.tell(Event::PeerGoingAway);
         }
         true
     }
