@@ -16,7 +16,7 @@ use smol::{Executor, channel};
 
 use crate::admin::{Admin, AdminError, Watched};
 use crate::config::{Config, ConfigError, Warning};
-use crate::gateway::{ExposureError, Gateway};
+use crate::gateway::{BoundExposures, ExposureError, Gateway};
 use crate::relay::{Relay, RelayError};
 use crate::signals::Request;
 
@@ -115,29 +115,36 @@ impl Cloud {
         future::zip(gateway, relay).await;
     }
 
+    /// Everything that can fail is done before anything changes: ports first, the relay, which undoes its own, last.
     fn apply(&mut self, config: Config) -> Result<(), CloudError> {
-        let relay = match (&self.relay, &config.relay) {
-            (Some(relay), Some(embedded)) => {
-                relay.reload(&embedded.config).map_err(CloudError::Relay)?;
-                Some(relay.clone())
+        let bound = config.gateway.as_ref().map(|settings| BoundExposures::bind(settings, self.gateway.as_deref()));
+        let bound = bound.transpose().map_err(CloudError::Exposure)?;
+        let admin = match config.admin {
+            Some(address) if self.admin.as_ref().map(Admin::configured) != Some(address) => {
+                let admin = Admin::start(&self.executor, address, Arc::clone(&self.watched));
+                Some(admin.map_err(CloudError::Admin)?)
             }
-            (None, Some(embedded)) => Some(Relay::start(&self.executor, &embedded.config).map_err(CloudError::Relay)?),
-            (_, None) => None,
+            _ => None,
         };
-        let gateway = match (&self.gateway, &config.gateway) {
-            (Some(gateway), Some(settings)) => {
-                gateway.reload(settings, relay.as_ref()).map_err(CloudError::Exposure)?;
+        let relay = match (&self.relay, config.relay_config()) {
+            (Some(relay), Some(settings)) => relay.reload(settings).map(|()| Some(relay.clone())),
+            (None, Some(settings)) => Relay::start(&self.executor, settings).map(Some),
+            (_, None) => Ok(None),
+        };
+        let relay = relay.map_err(CloudError::Relay)?;
+
+        let gateway = match (&self.gateway, &config.gateway, bound) {
+            (Some(gateway), Some(settings), Some(bound)) => {
+                gateway.reload_with(settings, relay.as_ref(), bound);
                 Some(Arc::clone(gateway))
             }
-            (None, Some(settings)) => {
-                let gateway = Gateway::start(&self.executor, settings, relay.as_ref());
-                Some(Arc::new(gateway.map_err(CloudError::Exposure)?))
+            (None, Some(settings), Some(bound)) => {
+                Some(Arc::new(Gateway::start_with(&self.executor, settings, relay.as_ref(), bound)))
             }
-            (_, None) => None,
+            _ => None,
         };
-        if config.admin != self.admin.as_ref().map(Admin::configured) {
-            let start = |address| Admin::start(&self.executor, address, Arc::clone(&self.watched));
-            self.admin = config.admin.map(start).transpose().map_err(CloudError::Admin)?;
+        if admin.is_some() || config.admin.is_none() {
+            self.admin = admin;
         }
         *self.watched.write().unwrap_or_else(PoisonError::into_inner) = gateway.clone();
         let (old_gateway, old_relay) = (self.gateway.take(), self.relay.take());
@@ -163,7 +170,7 @@ pub fn on_all_cores<T>(work: impl AsyncFnOnce(&Arc<Executor<'static>>) -> T) -> 
             let (executor, stop) = (Arc::clone(&executor), stop.clone());
             let threads = thread::Builder::new().name(format!("executor-{number}"));
             // one thread less is slower, not wrong
-            let _ = threads.spawn_scoped(scope, move || future::block_on(executor.run(stop.recv())));
+            let _ = threads.spawn_scoped(scope, move || smol::block_on(executor.run(stop.recv())));
         }
         let done = smol::block_on(executor.run(work(&executor)));
         drop(running);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::{Level, debug, info, log, warn};
 use smol::{Async, Executor, Task, Timer};
 use socket2::{Domain, Protocol, Socket, Type};
 use umbilical_link::{Ended, Io};
@@ -107,6 +107,9 @@ impl BoundExposure {
 
     /// Takes clients from now on.
     pub(crate) fn open(self, exposure: Exposure, device: Arc<Device>, executor: &Executor<'static>) -> OpenExposure {
+        let Exposure { device: name, service, listen, .. } = &exposure;
+        let level = if listen.port() == 0 { Level::Info } else { Level::Debug };
+        log!(level, "{service} of {name} is at {}", self.address);
         let shared = Arc::new(Shared {
             address: self.address,
             target: RwLock::new(Arc::new(Target { exposure, device })),
@@ -119,9 +122,9 @@ impl BoundExposure {
 }
 
 impl OpenExposure {
-    /// Whether it was configured to listen there.
-    pub(crate) fn listens_at(&self, configured: SocketAddr) -> bool {
-        self.shared.target().exposure.listen == configured
+    /// Where it was configured to listen.
+    pub(crate) fn configured(&self) -> SocketAddr {
+        self.shared.target().exposure.listen
     }
 
     /// Leads there from now on; clients that are connected stay where they are.

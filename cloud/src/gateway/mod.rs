@@ -10,7 +10,7 @@
 //! | `backoff` | when to dial again |
 //! | `paced` | log lines that strangers can cause |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
@@ -66,6 +66,16 @@ impl Gateway {
         config: &GatewayConfig,
         embedded: Option<&Relay>,
     ) -> Result<Self, ExposureError> {
+        Ok(Self::start_with(executor, config, embedded, BoundExposures::bind(config, None)?))
+    }
+
+    /// The same with ports that were had before.
+    pub(crate) fn start_with(
+        executor: &Arc<Executor<'static>>,
+        config: &GatewayConfig,
+        embedded: Option<&Relay>,
+        bound: BoundExposures,
+    ) -> Self {
         let settings = Settings {
             sender: sender(config, embedded),
             shape: config.shape,
@@ -75,20 +85,29 @@ impl Gateway {
         let common =
             Common { executor: Arc::clone(executor), settings: Arc::new(RwLock::new(settings)), alive: Arc::default() };
         let gateway = Self { common, open: Mutex::default() };
-        gateway.configure(config)?;
-        Ok(gateway)
+        gateway.configure(config, bound);
+        gateway
     }
 
-    /// Takes over another configuration. Clients that are connected stay; an exposure that is gone takes no more.
+    /// Takes over another configuration. Clients that are connected stay, also those of exposures that are gone; those
+    /// take no more. Links and sessions stay; new ones are made as configured.
     ///
     /// # Errors
     /// As for [`Gateway::start`]; then nothing has changed.
     pub fn reload(&self, config: &GatewayConfig, embedded: Option<&Relay>) -> Result<(), ExposureError> {
-        self.configure(config)?;
-        let mut settings = self.common.settings.write().unwrap_or_else(PoisonError::into_inner);
-        settings.sender = sender(config, embedded);
-        (settings.shape, settings.resume_for) = (config.shape, config.resume_for);
+        let bound = BoundExposures::bind(config, Some(self))?;
+        self.reload_with(config, embedded, bound);
         Ok(())
+    }
+
+    /// The same with ports that were had before.
+    pub(crate) fn reload_with(&self, config: &GatewayConfig, embedded: Option<&Relay>, bound: BoundExposures) {
+        {
+            let mut settings = self.common.settings.write().unwrap_or_else(PoisonError::into_inner);
+            settings.sender = sender(config, embedded);
+            (settings.shape, settings.resume_for) = (config.shape, config.resume_for);
+        }
+        self.configure(config, bound);
     }
 
     /// Where the exposures listen, in the order of the configuration, ports as the system chose them.
@@ -129,41 +148,64 @@ impl Gateway {
         }
     }
 
-    fn configure(&self, config: &GatewayConfig) -> Result<(), ExposureError> {
+    fn configure(&self, config: &GatewayConfig, BoundExposures(mut fresh): BoundExposures) {
         let mut open = self.open();
-        // every port is had before anything changes
-        let mut fresh = HashMap::new();
-        for exposure in &config.exposures {
-            if !open.exposures.iter().any(|running| running.listens_at(exposure.listen)) {
-                fresh.insert(exposure.listen, BoundExposure::bind(exposure)?);
-            }
-        }
-        let mut before = std::mem::take(&mut open.exposures);
+        let mut before: HashMap<Place, OpenExposure> = places(open.exposures.iter().map(OpenExposure::configured))
+            .into_iter()
+            .zip(std::mem::take(&mut open.exposures))
+            .collect();
         let mut devices = HashMap::new();
-        for exposure in &config.exposures {
+        let places = places(config.exposures.iter().map(|exposure| exposure.listen));
+        for (exposure, place) in config.exposures.iter().zip(places) {
             let device = devices.entry(Arc::clone(&exposure.device)).or_insert_with(|| {
                 let known = open.devices.remove(&exposure.device);
                 known.unwrap_or_else(|| Arc::new(Device::keep(Arc::clone(&exposure.device), &self.common)))
             });
             let (exposure, device) = (exposure.clone(), Arc::clone(device));
-            if let Some(bound) = fresh.remove(&exposure.listen) {
-                open.exposures.push(bound.open(exposure, device, &self.common.executor));
-            } else if let Some(at) = before.iter().position(|running| running.listens_at(exposure.listen)) {
-                let running = before.swap_remove(at);
+            if let Some(running) = before.remove(&place) {
                 running.change(exposure, device);
                 open.exposures.push(running);
+            } else if let Some(bound) = fresh.remove(&place) {
+                open.exposures.push(bound.open(exposure, device, &self.common.executor));
             }
         }
         let gone = std::mem::replace(&mut open.devices, devices);
         open.retired.retain(|state| state.strong_count() > 0);
         open.retired.extend(gone.values().map(|device| Arc::downgrade(device.state())));
         info!("{} exposures of {} devices are open", open.exposures.len(), open.devices.len());
-        Ok(())
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Ports of exposures that are had and not open yet.
+pub(crate) struct BoundExposures(HashMap<Place, BoundExposure>);
+
+impl BoundExposures {
+    /// Takes the ports that are configured and not open in `running`.
+    pub(crate) fn bind(config: &GatewayConfig, running: Option<&Gateway>) -> Result<Self, ExposureError> {
+        let open = running
+            .map_or_else(Vec::new, |running| places(running.open().exposures.iter().map(OpenExposure::configured)));
+        let open = HashSet::<Place>::from_iter(open);
+        let places = places(config.exposures.iter().map(|exposure| exposure.listen));
+        let wanted = config.exposures.iter().zip(places).filter(|(_, place)| !open.contains(place));
+        wanted.map(|(exposure, place)| Ok((place, BoundExposure::bind(exposure)?))).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// A configured address, and its number among its likes: several exposures may leave their port to the system.
+type Place = (SocketAddr, usize);
+
+fn places(addresses: impl Iterator<Item = SocketAddr>) -> Vec<Place> {
+    let mut seen = HashMap::new();
+    let number = |address| {
+        let count: &mut usize = seen.entry(address).or_default();
+        *count += 1;
+        (address, *count)
+    };
+    addresses.map(number).collect()
 }
 
 fn sender(config: &GatewayConfig, embedded: Option<&Relay>) -> Arc<Sender> {
