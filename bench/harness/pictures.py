@@ -4,8 +4,10 @@ from __future__ import annotations
 import plot
 from quantiles import median
 from results import Results
+from tunnels import OURS
 
-COLOURS = ("#0b7285", "#adb5bd", "#e8590c")
+COLOURS = ("#0b7285", "#adb5bd")
+LINK_COLOUR = "#e8590c"
 
 
 def draw(results: Results) -> dict[str, str]:
@@ -29,7 +31,9 @@ def draw(results: Results) -> dict[str, str]:
         pictures["slow-link.svg"] = plot.bars(
             "A 64 B echo beside one saturating upload", "median, over the idle round trip; whiskers: p50 to p99",
             [slow_panel(setting, rows, results) for setting, rows in results.links.items()], logarithmic=True)
-    timelines = [(name, rounds[-1]["timeline"]) for name, rounds in results.scenarios.items() if rounds and "timeline" in rounds[-1]]
+    timelines = [(name, rounds[-1]["timeline"]) for name, rounds in results.scenarios.items()
+                 # Plain TCP's full queue would press ours flat against the axis; it has its row in the table.
+                 if results.tunnels[name]["kind"] == OURS and rounds and "timeline" in rounds[-1]]
     if timelines:
         pictures["changing-rate.svg"] = changing_rate(timelines)
     return pictures
@@ -73,6 +77,6 @@ def changing_rate(timelines: list[tuple[str, dict]]) -> str:
     rates = first["rates"]
     ends = [begin for begin, _ in rates[1:]] + [first["seconds"]]
     goodput.append(plot.Series("the link", [point for (begin, rate), end in zip(rates, ends) for point in ((begin, rate), (end, rate))],
-                               "#e8590c"))
+                               LINK_COLOUR))
     return plot.timeline("An upload on a link whose rate changes", "64 KiB queue; the echo shares the tunnel with the upload",
                          first["seconds"], [("upload, Mbit/s", goodput), ("64 B echo, ms", echo)])

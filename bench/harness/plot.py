@@ -127,7 +127,10 @@ class Axis:
         if not self.logarithmic:
             return steps(self.most)
         powers = range(round(math.log10(self.least)), math.floor(math.log10(self.most)) + 1)
-        return [10.0 ** power for power in powers]
+        whole = [10.0 ** power for power in powers]
+        if len(whole) > 3:
+            return whole
+        return [tick * factor for tick in whole for factor in (1, 2, 5) if tick * factor <= self.most]
 
 
 def steps(most: float) -> list[float]:

@@ -7,6 +7,7 @@ import unittest
 
 import places
 import slow_link
+from quantiles import percentile
 from slow_link import Depth, Direction, Link
 
 
@@ -191,7 +192,8 @@ class BetweenNamespaces(unittest.TestCase):
         echo.stdout.readline()
         for delay in ("5ms", "0.35ms", "20ms"):
             self.link.command(f"delay {delay}")
-            took = statistics.median(self.told(self.link.device, UDP_PING, self.b, 40))
+            # The quicker ones: the two programs share the processors with whatever else runs here.
+            took = percentile(self.told(self.link.device, UDP_PING, self.b, 60), 0.1)
             expected = 2 * (slow_link.seconds(delay) + 100 * 8 / 10e6)
             self.assertGreater(took, expected, delay)
             self.assertLess(took, expected + 0.001, delay)
