@@ -147,7 +147,7 @@ impl Memory {
 
 impl Default for Memory {
     fn default() -> Memory {
-        Memory { replay: 256 * 1024, receive: 256 * 1024, streams: 64, sessions: 4 }
+        Memory { replay: 512 * 1024, receive: 512 * 1024, streams: 64, sessions: 4 }
     }
 }
 

@@ -4,7 +4,7 @@
 //! (`credentials`), answering senders (`rendezvous`). Links are not touched by anything that happens here: they are
 //! connections of their own.
 
-use std::{fmt, future::Future, rc::Rc, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, rc::Rc, sync::Arc, time::Duration};
 
 use log::{debug, info, warn};
 use smol::{Timer, future};
@@ -19,7 +19,7 @@ use crate::{
     credentials::{Credentials, CredentialsError, Token},
     renewal::replacement,
     stop::Stop,
-    sys::{boot_time, network_better},
+    sys::{NetworkNews, boot_time},
 };
 
 /// Between attempts to renew a token, and between looks at a token file.
@@ -77,20 +77,25 @@ impl Listener {
                 Kind::Refusal => backoff.after_refusal((self.random)(), failure.retry_after()),
                 Kind::Loss => backoff.after_loss((self.random)(), failure.retry_after()),
             };
+            let network = NetworkNews::new();
             self.report(&failure, delay, &mut said);
-            if unless_stopped(stop, self.pause(delay)).await.is_none() {
+            if unless_stopped(stop, self.pause(delay, network)).await.is_none() {
                 return;
             }
         }
     }
 
     /// Waits for so long, or until the network is better than it was.
-    async fn pause(&self, delay: Duration) {
+    async fn pause(&self, delay: Duration, network: io::Result<NetworkNews>) {
         let over = async {
             Timer::after(delay).await;
         };
         let better = async {
-            match network_better().await {
+            let news = match &network {
+                Ok(network) => network.better().await,
+                Err(error) => Err(error.kind().into()),
+            };
+            match news {
                 Ok(()) => debug!("the network has changed"),
                 // a sandbox may forbid it: the delay is waited out then
                 Err(error) => {

@@ -28,7 +28,7 @@ use crate::{
     services::ServiceTable,
     session::{Limits, Sessions},
     stop::{Stopper, stop},
-    sys::{Request, resident_bytes},
+    sys::{Request, raise_file_limit, resident_bytes},
 };
 
 /// A configured agent that has not begun.
@@ -96,6 +96,7 @@ impl Supervisor {
         for row in Budget::new(&config.memory, resident_bytes().unwrap_or_default()).rows() {
             info!("{row}");
         }
+        check_file_limit(&config.memory);
         let services = Arc::new(ServiceTable::new(&config.services));
         let sessions = Rc::new(Sessions::new(Rc::clone(&executor), Arc::clone(&services), limits(&config)));
         let answers =
@@ -236,6 +237,22 @@ fn limits(config: &Config) -> Limits {
         shape: config.memory.shape(),
         resume_for: config.session.resume_for,
         keep_alive: config.relay.keep_alive,
+    }
+}
+
+/// Files besides those of streams: links, rendezvous, the control channel, and what any process has.
+const OTHER_FILES: usize = 100;
+
+fn check_file_limit(memory: &config::Memory) {
+    let wanted = memory.sessions * memory.streams + OTHER_FILES;
+    match raise_file_limit() {
+        Ok(limit) if limit < wanted => warn!(
+            "only {limit} files may be open at once, {} sessions of {} streams want {wanted}: raise the limit (LimitNOFILE= of \
+             systemd), or lower [memory]",
+            memory.sessions, memory.streams
+        ),
+        Ok(_) => {}
+        Err(error) => warn!("can't raise the limit of open files: {error}"),
     }
 }
 

@@ -1,12 +1,14 @@
 //! What the agent asks of the kernel itself: the only place that uses `nix` and signals.
 
+mod files;
 mod network;
 mod resident;
 mod signal;
 mod uptime;
 
 pub use self::{
-    network::network_better,
+    files::raise_file_limit,
+    network::NetworkNews,
     resident::resident_bytes,
     signal::{Request, Requests},
     uptime::boot_time,

@@ -184,13 +184,19 @@ fn a_token_file_that_changes_is_read_again() {
 }
 
 #[test]
-fn a_renewal_that_fails_is_a_warning_and_tried_again() {
-    let setting = Setting::with(|files| Auth::TokenFile(files.write("token", "first")));
+fn a_renewal_that_fails_is_one_warning_and_tried_again_when_the_file_has_changed() {
+    let mut setting = Setting::with(|files| Auth::TokenFile(files.write("token", "first")));
+    setting.listener.relay.keep_alive = Duration::from_millis(20);
     setting.run(async |setting, _stopper| {
         let mut control = setting.relay.listener_with("first").await;
         setting.files.write("token", "two\nlines");
         let line = logs::line(Level::Warn, "can't renew the token: ").await;
         assert!(line.ends_with("is not usable: expected one line of at most 16384 bytes"), "{line}");
+        // time passes, with several looks at the file
+        for _ in 0..3 {
+            assert_eq!(control.frame().await, Some(Message::Pong(Vec::new().into())));
+        }
+        assert_eq!(logs::all().matches("can't renew").count(), 1, "{}", logs::all());
         setting.files.write("token", "second");
         let ListenerMessage::RenewToken { token } = control.message().await else { panic!("no renewal") };
         assert_eq!(token, "second");

@@ -287,6 +287,31 @@ fn a_log_that_nobody_reads_does_not_stop_it() {
     });
 }
 
+#[test]
+fn the_limit_of_open_files_is_raised_and_one_too_low_is_said() {
+    World::prepare("memory = { sessions = 2, streams = 1000, receive = '1M' }\n", async |world| {
+        let file = world.files.path("agent.toml");
+        let limited = |limits: &str| {
+            let script =
+                format!("ulimit {limits} && exec {} --config {}", env!("CARGO_BIN_EXE_umbilical-agent"), text(&file));
+            Program::watch(std::process::Command::new("bash").args(["-c", &script]).stderr(Stdio::piped()))
+        };
+        let agent = limited("-Sn 300 && ulimit -Hn 2100");
+        let _control = world.relay.listener().await;
+        let limits = fs::read_to_string(format!("/proc/{}/limits", agent.id())).unwrap();
+        let files: Vec<_> =
+            limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split_whitespace().collect();
+        assert_eq!(files[3..5], ["2100", "2100"]);
+        agent.signal("TERM");
+        assert!(!agent.end().1.contains("files may be open"));
+        let mut agent = limited("-n 300");
+        let line = agent.says("files may be open");
+        let expected =
+            "warn  supervisor: only 300 files may be open at once, 2 sessions of 1000 streams want 2100: raise";
+        assert!(line.starts_with(expected), "{line}");
+    });
+}
+
 /// In a network of its own.
 #[test]
 fn when_the_network_comes_back_it_does_not_wait_out_its_delay() {

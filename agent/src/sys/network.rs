@@ -1,7 +1,10 @@
 //! News of the network from the kernel (rtnetlink(7)): a device that lost its relay because its modem was away need not
 //! wait out a delay when the modem is back.
 
-use std::{io, os::fd::AsRawFd};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket};
 use smol::Async;
@@ -15,24 +18,37 @@ const NEW_ROUTE: u16 = 24;
 const HEADER: usize = 16;
 const PREFIX_LENGTH: usize = HEADER + 1;
 
-/// Waits until an address or a default route is new on this machine; what happened before the call does not count.
-///
-/// # Errors
-/// The kernel's, also where a sandbox does not allow `AF_NETLINK`.
-pub async fn network_better() -> io::Result<()> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let news = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-    bind(news.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
-    let news = Async::new(news)?;
-    let mut buffer = [0; 2048];
-    loop {
-        match news.read_with(|news| Ok(recv(news.as_raw_fd(), &mut buffer, MsgFlags::empty())?)).await {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) if is_better(&buffer[..count]) => return Ok(()),
-            Ok(_) => {}
-            // more happened than the kernel could keep for us: surely something of interest
-            Err(error) if error.raw_os_error() == Some(nix::Error::ENOBUFS as i32) => return Ok(()),
-            Err(error) => return Err(error),
+/// Hears of changes of this machine's addresses and routes, from its making on.
+#[derive(Debug)]
+pub struct NetworkNews(Async<OwnedFd>);
+
+impl NetworkNews {
+    /// Starts to listen.
+    ///
+    /// # Errors
+    /// The kernel's, also where a sandbox does not allow `AF_NETLINK`.
+    pub fn new() -> io::Result<NetworkNews> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let news = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
+        bind(news.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
+        Ok(NetworkNews(Async::new(news)?))
+    }
+
+    /// Waits until an address or a default route is new.
+    ///
+    /// # Errors
+    /// The kernel's; no more news will come.
+    pub async fn better(&self) -> io::Result<()> {
+        let mut buffer = [0; 2048];
+        loop {
+            match self.0.read_with(|news| Ok(recv(news.as_raw_fd(), &mut buffer, MsgFlags::empty())?)).await {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) if is_better(&buffer[..count]) => return Ok(()),
+                Ok(_) => {}
+                // more happened than the kernel could keep for us: surely something of interest
+                Err(error) if error.raw_os_error() == Some(nix::Error::ENOBUFS as i32) => return Ok(()),
+                Err(error) => return Err(error),
+            }
         }
     }
 }
