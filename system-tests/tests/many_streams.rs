@@ -23,7 +23,7 @@ fn a_thousand_streams_of_a_mebibyte_beside_ten_that_never_read() {
     let setup = Setup::new(Topology::Embedded)
         .service("echo", echo::start())
         .service("deaf", deaf_service)
-        .memory("streams = 1024\nreceive = \"8M\"\nreplay = \"1M\"");
+        .memory("sessions = 1\nstreams = 1024\nreceive = \"8M\"\nreplay = \"1M\"");
     let tunnel = Tunnel::start(setup);
     let budget = tunnel.memory_budget_bytes();
 
@@ -67,5 +67,6 @@ fn a_thousand_streams_of_a_mebibyte_beside_ten_that_never_read() {
     }));
 
     let peak = tunnel.agent.peak_resident_bytes();
+    println!("the agent's resident memory: at most {peak} of the announced {budget} bytes");
     assert!(peak <= budget, "the agent had {peak} bytes resident and announced a budget of {budget}");
 }
