@@ -284,6 +284,7 @@ fn an_agreement_must_be_complete() {
             ("Sec-WebSocket-Accept: ", "Sec-WebSocket-Accept: A"),
             ("Sec-WebSocket-Accept: ", "X: "),
             ("Sec-WebSocket-Accept: ", "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nSec-WebSocket-Accept: "),
+            ("\r\n\r\n", "\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"),
         ] {
             let outcome = changed(from, to).await;
             assert!(matches!(outcome, Err(UpgradeError::WrongAccept)), "{from:?}: {outcome:?}");
