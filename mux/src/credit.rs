@@ -12,9 +12,13 @@ use crate::pool::credit_for;
 use crate::table::{Receiving, StreamState, Table};
 use crate::{Instant, Slot};
 
-/// A window grows if its stream used half of it up within two round trips and this, in microseconds: a stream that waits
-/// for its turn among many busy ones is not slow.
+/// A window grows while it is less than what its stream uses up, twice, in two round trips and this many microseconds: a
+/// stream that waits for its turn among many busy ones is not slow.
 const GROW_SLACK_US: u32 = 20_000;
+
+/// A grant of this many bytes is worth a frame, however large the window: a long link is kept busy by many small grants,
+/// and what is sent on each is no burst.
+const GRANT: u32 = 16 * 1024;
 
 /// How often a floor can be doubled: the smallest floor to the largest pool.
 const LEVELS: usize = 17;
@@ -102,13 +106,11 @@ impl Budget {
         (window.saturating_sub(held).min(free), window)
     }
 
-    /// Whether a grant is worth a frame: half the window, or anything for a sender that has nothing left.
+    /// Whether a grant is worth a frame: half the window or [`GRANT`], or anything for a sender that has nothing left.
     pub(crate) fn is_due(&self, receiving: &Receiving) -> bool {
-        if receiving.ended || receiving.held() > self.window(receiving.level) / 2 {
-            return false;
-        }
         let (room, window) = self.room(receiving);
-        room > 0 && (room >= window / 2 || receiving.window == 0)
+        let worth_it = room >= (window / 2).min(GRANT) || receiving.window == 0;
+        room > 0 && worth_it && !receiving.ended
     }
 
     /// Grants what a stream may have: the bytes for its `Credit` frame, 0 if there is no reason for one.
@@ -116,9 +118,13 @@ impl Budget {
         if receiving.ended {
             return 0;
         }
-        let since = now.micros_since_stamp(receiving.granted_at);
-        let fast = since < round_trip.saturating_mul(2).saturating_add(GROW_SLACK_US);
-        if fast && self.window(receiving.level) < self.floor + self.elastic && usize::from(receiving.level) + 1 < LEVELS
+        let since = u64::from(now.micros_since_stamp(receiving.granted_at));
+        let horizon = u64::from(round_trip) * 2 + u64::from(GROW_SLACK_US);
+        let window = self.window(receiving.level);
+        let used = u64::from(window.saturating_sub(receiving.held()));
+        if used * horizon * 2 > u64::from(window) * since
+            && window < self.floor + self.elastic
+            && usize::from(receiving.level) + 1 < LEVELS
         {
             self.set_level(receiving, receiving.level + 1);
         }

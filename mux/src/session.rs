@@ -343,12 +343,11 @@ where
         if records < self.acked || records > self.acked + self.ring.sent() {
             return Err(Violation::BadAck(records));
         }
-        let mut arrived = Arrived { bytes: 0, last: 0, round_trip: 0 };
+        let mut arrived = Arrived { bytes: 0, round_trip: 0 };
         while self.acked < records {
             self.acked += 1;
             if let Some((length, Some(sent_at))) = self.ring.pop() {
-                arrived.last = u32::try_from(length).unwrap_or(u32::MAX);
-                arrived.bytes = arrived.bytes.saturating_add(arrived.last);
+                arrived.bytes = arrived.bytes.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
                 arrived.round_trip = now.micros_since_stamp(sent_at).saturating_sub(held_us);
             }
         }
