@@ -15,13 +15,15 @@ use std::{
 
 use fastrand::Rng;
 use smol::{
-    Executor,
+    Async, Executor,
     future::{self, try_zip},
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
+use socket2::{Domain, Socket, Type};
 
 const CHUNK: usize = 16 * 1024;
+const QUEUE: i32 = 2_048;
 
 /// A service that sends back what it gets.
 pub fn start() -> SocketAddrV4 {
@@ -52,8 +54,7 @@ fn serve<F>(mut handle: impl FnMut(TcpStream) -> F + Send + 'static) -> SocketAd
 where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {
-    let listener = smol::block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).expect("a loopback port");
-    let Ok(SocketAddr::V4(address)) = listener.local_addr() else { unreachable!("bound to an IPv4 address above") };
+    let (listener, address) = listen().expect("a loopback port");
     thread::spawn(move || {
         let executor = Executor::new();
         smol::block_on(executor.run(async {
@@ -66,6 +67,15 @@ where
         }))
     });
     address
+}
+
+/// A listener whose queue holds a thousand connections at once; the standard library's holds 128, and drops what comes above.
+fn listen() -> io::Result<(TcpListener, SocketAddrV4)> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0).into())?;
+    socket.listen(QUEUE)?;
+    let Some(SocketAddr::V4(address)) = socket.local_addr()?.as_socket() else { unreachable!("bound to IPv4 above") };
+    Ok((Async::new(std::net::TcpListener::from(socket))?.into(), address))
 }
 
 /// Sends `length` bytes grown from `seed`, ends its side, and checks that they all, and nothing else, come back.
