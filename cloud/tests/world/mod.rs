@@ -134,11 +134,22 @@ impl Folder {
         self.try_start(cloud).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// A device whose agent finds the relay at `relay`.
+    /// A device whose agent finds the relay at `relay`, and leaves at once when it is stopped.
     pub(crate) fn device(&self, name: &str, relay: SocketAddr, services: &[(&str, SocketAddr)]) -> Device {
+        self.patient_device("0s", name, relay, services)
+    }
+
+    /// The same with another `drain-for`.
+    pub(crate) fn patient_device(
+        &self,
+        drain_for: &str,
+        name: &str,
+        relay: SocketAddr,
+        services: &[(&str, SocketAddr)],
+    ) -> Device {
         let mut text = format!(
             "[relay]\nurl = \"wss://localhost:{}/{name}\"\nca-file = \"@relay.pem\"\nproxy = \"none\"\n\
-             [relay.auth]\nkey-name = \"listen\"\nkey-file = \"@device.key\"\n[session]\ndrain-for = \"20s\"\n",
+             [relay.auth]\nkey-name = \"listen\"\nkey-file = \"@device.key\"\n[session]\ndrain-for = \"{drain_for}\"\n",
             relay.port()
         );
         for (service, target) in services {
@@ -150,7 +161,7 @@ impl Folder {
     }
 }
 
-/// A running agent. Dropped, it is stopped at once.
+/// A running agent. Dropped, it is stopped.
 pub(crate) struct Device {
     requests: channel::Sender<Request>,
     thread: Option<JoinHandle<()>>,
@@ -181,9 +192,7 @@ impl Device {
 impl Drop for Device {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
-        for _ in 0..2 {
-            let _ = self.requests.try_send(Request::Stop);
-        }
+        let _ = self.requests.try_send(Request::Stop);
         let outcome = thread.join();
         assert!(outcome.is_ok() || thread::panicking(), "the agent panicked");
     }
