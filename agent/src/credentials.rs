@@ -5,7 +5,7 @@
 
 use std::{
     fmt, fs, io,
-    os::unix::fs::MetadataExt,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -15,7 +15,7 @@ use data_encoding::BASE64URL_NOPAD;
 use smol::{Timer, future, io::AsyncReadExt, process::Command};
 use umbilical_relay_protocol::{RelayUrl, SasToken};
 
-use crate::config::Auth;
+use crate::{config::Auth, sys::GroupKiller};
 
 /// How long a token lives that the agent signs. As long as those of Microsoft's clients.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -276,13 +276,17 @@ fn one_line(text: Vec<u8>, origin: impl FnOnce() -> Origin) -> Result<String, Cr
 
 async fn run(program: &str, arguments: &[String]) -> Result<String, CredentialsError> {
     let failed = |error| CredentialsError::Command { program: program.to_owned(), error };
-    let mut child = Command::new(program)
+    let mut in_group = std::process::Command::new(program);
+    in_group.process_group(0);
+    let mut child = Command::from(in_group)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .map_err(failed)?;
+    // a script that hangs usually hangs in a program of its own
+    let killer = GroupKiller::new(child.id());
     let answer = async {
         let mut output = Vec::new();
         if let Some(stdout) = child.stdout.take() {
@@ -291,7 +295,9 @@ async fn run(program: &str, arguments: &[String]) -> Result<String, CredentialsE
         if output.len() > LONGEST {
             return Err(CredentialsError::Malformed { origin: Origin::Command(program.to_owned()) });
         }
-        match child.status().await.map_err(failed)? {
+        let status = child.status().await.map_err(failed)?;
+        killer.disarm();
+        match status {
             status if status.success() => one_line(output, || Origin::Command(program.to_owned())),
             status => Err(CredentialsError::CommandFailed { program: program.to_owned(), status }),
         }
@@ -400,6 +406,36 @@ mod tests {
         }
         for file in [empty, two_lines, long, old] {
             fs::remove_file(file).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_given_up_leaves_nothing_behind() {
+        let file = file_with("left-behind", "");
+        let script = format!("sleep 1000 & echo $! > {}; wait", file.display());
+        let started = async {
+            loop {
+                if let Ok(id) = fs::read_to_string(&file).unwrap().trim().parse::<u32>() {
+                    return id;
+                }
+                future::yield_now().await;
+            }
+        };
+        let url = RelayUrl::parse("wss://relay/x").unwrap();
+        let credentials = Credentials::new(&command(&script), &url);
+        let abandoned = async {
+            credentials.token(NOW).await.unwrap();
+            unreachable!("it waits");
+        };
+        let id = smol::block_on(future::or(started, abandoned));
+        fs::remove_file(file).unwrap();
+        // killed: gone, or a zombie until its new parent looks
+        let lives = || {
+            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+            stat.contains("(sleep)") && !stat.contains("(sleep) Z")
+        };
+        while lives() {
+            std::thread::yield_now();
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod files;
 mod network;
+mod process;
 mod resident;
 mod signal;
 mod uptime;
@@ -9,6 +10,7 @@ mod uptime;
 pub use self::{
     files::raise_file_limit,
     network::NetworkNews,
+    process::GroupKiller,
     resident::resident_bytes,
     signal::{Request, Requests},
     uptime::boot_time,

@@ -206,7 +206,7 @@ fn a_renewal_that_fails_is_one_warning_and_tried_again_when_the_file_has_changed
 #[test]
 fn senders_are_reported_while_a_token_is_being_fetched() {
     let mut setting = Setting::with(|files| {
-        let first = SasToken::sign("http://127.0.0.1/", KEY_NAME, KEY.as_bytes(), now() + 1);
+        let first = SasToken::sign("http://127.0.0.1/", KEY_NAME, KEY.as_bytes(), now() + 2);
         files.write("first", &first);
         std::process::Command::new("mkfifo").arg(files.path("second")).status().unwrap();
         // the first run prints a token, the second waits for one

@@ -191,10 +191,15 @@ fn a_first_message_that_is_no_hello_is_refused_with_the_reason() {
 
 #[test]
 fn a_reload_cannot_change_the_memory_and_says_so() {
-    World::run("", async |world| {
+    World::run("memory.sessions = 1\n", async |world| {
+        let mut control = world.relay.listener().await;
+        let _gateway = world.connected(&mut control, 1).await;
         world.configure("memory.sessions = 2\n");
         world.request(Request::Reload);
         logs::line(Level::Warn, "a change of [memory] takes effect when the agent is restarted").await;
+        let second = world.gateway(2);
+        second.link(world.link(&mut control).await);
+        assert!(matches!(second.event().await, Event::LinkLost(LinkEnd::Closed(close_code::BUSY, _))));
     });
 }
 
