@@ -404,7 +404,7 @@ fn a_gateway_that_breaks_the_protocol_loses_its_session_and_no_other() {
             session: umbilical_mux::SessionId([9; 16]),
             link: 1,
             received: 0,
-            resumes: false,
+            resumes: 0,
             streams: 8,
             credit: 256,
             replay: 64 * 1024,

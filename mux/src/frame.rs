@@ -156,8 +156,8 @@ pub(crate) const fn data_head(stream: StreamId) -> usize {
 /// What each side says first on a link.
 ///
 /// ```text
-/// | 0: kind | version: varint u16 | session: 16 bytes | link: varint u32 | received: varint u64 | resumes: u8 |
-/// | streams: varint u16 | credit: varint u32 | replay: varint u32 | features: varint u32 |
+/// | 0: kind | version: varint u16 | session: 16 bytes | link: varint u32 | received: varint u64 |
+/// | resumes: varint u32 | streams: varint u16 | credit: varint u32 | replay: varint u32 | features: varint u32 |
 /// ```
 ///
 /// The version comes first so that any version can read it. Bytes after the last field belong to later versions and
@@ -172,8 +172,9 @@ pub struct Hello {
     pub link: u32,
     /// Records of this session that the sender of this frame has received.
     pub received: u64,
-    /// Whether the sender still holds the session's state. If not on either side, both begin anew.
-    pub resumes: bool,
+    /// The link with which the state began that the sender holds and would go on with; 0 if there is none. Unless both
+    /// sides hold the same state, both begin anew: a side may have forgotten it more than once, unheard by the other.
+    pub resumes: u32,
     /// Streams that the peer may have open at once.
     pub streams: u16,
     /// Bytes that the peer may send on each new stream before it gets more credit.

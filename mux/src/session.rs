@@ -132,9 +132,8 @@ enum Next {
 struct Link {
     number: u32,
     up: bool,
-    /// A `Hello` was once exchanged; the last exchange continued what was there.
-    established: bool,
-    continued: bool,
+    /// The link with which the session's state began; 0 if there is none.
+    began: u32,
     /// When streams are given up for lack of a link.
     give_up: Option<Instant>,
 }
@@ -164,7 +163,7 @@ where
             streams: Streams::new(config.side, storage.streams, storage.receive),
             ring: Ring::new(storage.replay),
             inflight: Inflight::new(config.shape.replay),
-            link: Link { number: 0, up: false, established: false, continued: false, give_up: None },
+            link: Link { number: 0, up: false, began: 0, give_up: None },
             acked: 0,
             received: 0,
             ack: Ack::default(),
@@ -227,8 +226,8 @@ where
             link: number,
             received: self.received,
             resumes: match self.config.side {
-                Side::Gateway => self.link.established,
-                Side::Agent => self.link.continued,
+                Side::Agent if self.link.began == number => 0,
+                Side::Gateway | Side::Agent => self.link.began,
             },
             streams,
             credit: self.config.shape.budget().floor(),
@@ -259,8 +258,9 @@ where
         if hello.credit > MAX_CREDIT_AT_OPEN {
             return Err(Violation::BadLimit("credit"));
         }
-        let continues = hello.resumes && self.link.established;
-        if hello.resumes && !continues && self.config.side == Side::Gateway {
+        let began = self.link.began;
+        let continues = began != 0 && hello.resumes == began;
+        if hello.resumes != 0 && !continues && self.config.side == Side::Gateway {
             // The answer to a `Hello` of before this side gave the session up: what the agent goes on with is gone.
             return Err(Violation::StaleLink(hello.link));
         }
@@ -270,7 +270,7 @@ where
         if continues && (hello.received < self.acked || hello.received > self.acked + self.ring.stored()) {
             return Err(Violation::BadAck(hello.received));
         }
-        if self.link.established && !continues {
+        if began != 0 && !continues {
             self.forget(ports, ResetReason::SESSION_LOST, Unannounced::Stay);
         }
         while continues && self.acked < hello.received {
@@ -282,7 +282,8 @@ where
         (self.unsolicited, self.asked) = (0, Asked::AtOnce);
         self.ack = Ack { arrived: now, ..Ack::default() };
         self.streams.peer = Peer { streams: hello.streams, credit: hello.credit };
-        self.link = Link { number: hello.link, up: true, established: true, continued: continues, give_up: None };
+        let began = if continues { began } else { hello.link };
+        self.link = Link { number: hello.link, up: true, began, give_up: None };
         let resent = self.ring.stored();
         self.streams.counters.records_resent += resent;
         Ok(if continues { Resumption::Resumed { resent } } else { Resumption::Fresh })
@@ -480,7 +481,7 @@ where
     /// that is given up: after a [`Violation`], or because the host is ending.
     pub fn abandon(&mut self, ports: &mut impl Ports, reason: ResetReason) {
         self.forget(ports, reason, Unannounced::End);
-        (self.link.up, self.link.established, self.link.give_up) = (false, false, None);
+        (self.link.up, self.link.began, self.link.give_up) = (false, 0, None);
     }
 
     fn forget(&mut self, ports: &mut impl Ports, reason: ResetReason, unannounced: Unannounced) {
@@ -551,7 +552,7 @@ where
     /// Whether there is state that a new link would continue.
     #[must_use]
     pub fn is_established(&self) -> bool {
-        self.link.established
+        self.link.began != 0
     }
 
     /// Streams open, of both sides.

@@ -56,6 +56,8 @@ pub struct Way {
     last_arrival: u64,
     /// Nothing arrives before this time.
     pub stalled_until: u64,
+    /// So many messages more arrive, and then none.
+    pub carries: u64,
     flying: VecDeque<(u64, Vec<u8>)>,
     /// Nanoseconds of sending so far, and how long each message waited for those before it, in microseconds.
     pub busy_ns: u64,
@@ -72,6 +74,7 @@ impl Way {
             free_at_ns: 0,
             last_arrival: 0,
             stalled_until: 0,
+            carries: u64::MAX,
             flying: VecDeque::new(),
             busy_ns: 0,
             waits: Vec::new(),
@@ -91,7 +94,8 @@ impl Way {
     }
 
     pub fn next_arrival(&self) -> Option<u64> {
-        self.flying.front().map(|(at, _)| (*at).max(self.stalled_until))
+        let first = self.flying.front().filter(|_| self.carries > 0);
+        first.map(|(at, _)| (*at).max(self.stalled_until))
     }
 
     /// The next message that has arrived by `now`.
@@ -99,6 +103,7 @@ impl Way {
         if self.next_arrival()? > now {
             return None;
         }
+        self.carries -= 1;
         self.flying.pop_front().map(|(_, message)| message)
     }
 

@@ -3,7 +3,9 @@
 //! Each host does what a real one does: the gateway dials and says `Hello` first, from then on takes nothing more from
 //! older links; the agent answers `Hello` on any newer link, and from then on takes nothing more from older ones.
 
-use umbilical_mux::{Hello, Instant, MAX_HELLO, Mode, OpenError, ResetReason, Resumption, Shape, Side, Slot};
+use umbilical_mux::{
+    Hello, Instant, MAX_HELLO, Mode, OpenError, ResetReason, Resumption, Shape, Side, Slot, Violation,
+};
 
 use super::audit::Audit;
 use super::link::{Link, LinkShape};
@@ -18,13 +20,15 @@ pub struct Host {
     link: Option<u32>,
     /// Links begun that way.
     pub resumptions: Vec<Resumption>,
+    /// Links it did not want, and why.
+    pub refusals: Vec<Violation>,
 }
 
 impl Host {
     fn new(side: Side, shape: Shape) -> Self {
         let session = session(side, shape);
         let audit = Audit::new(session.hello(0).credit, shape.receive);
-        Self { session, ports: TestPorts::default(), audit, link: None, resumptions: Vec::new() }
+        Self { session, ports: TestPorts::default(), audit, link: None, resumptions: Vec::new(), refusals: Vec::new() }
     }
 
     /// Opens a stream that says `say` bytes; `service` says what the other end does. Gives its key.
@@ -72,13 +76,21 @@ impl Host {
         self.ports.port(key).got
     }
 
-    fn hello(&mut self, now: Instant, hello: &Hello) {
-        let resumption = self.session.handle_hello(now, hello, &mut self.ports).expect("a good hello");
+    /// Whether it takes the link.
+    fn hello(&mut self, now: Instant, hello: &Hello) -> bool {
+        let resumption = match self.session.handle_hello(now, hello, &mut self.ports) {
+            Ok(resumption) => resumption,
+            Err(violation) => {
+                self.refusals.push(violation);
+                return false;
+            }
+        };
         // Only a session that goes on has records of before: otherwise the peer counts from nothing too.
         let fresh = resumption == Resumption::Fresh;
         self.audit.linked(if fresh { 0 } else { hello.received }, fresh);
         self.resumptions.push(resumption);
         self.link = Some(hello.link);
+        true
     }
 
     fn wake(&mut self) {
@@ -300,8 +312,8 @@ impl Pair {
             taken.expect("the far side broke no rule");
         } else if number > host.session.link_number()
             && let Ok(hello) = Hello::decode(message)
+            && host.hello(now, &hello)
         {
-            host.hello(now, &hello);
             let mut buffer = [0; MAX_HELLO];
             let answer = host.session.hello(number).encode(&mut buffer).to_vec();
             self.links[index].ways[1].push(self.now, answer);
