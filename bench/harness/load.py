@@ -96,7 +96,7 @@ def latencies(child: subprocess.Popen) -> Latencies:
 class Bulk:
     """Saturating streams. Begins at once; `wait_for_window`, do something beside it, then `finish`."""
 
-    def __init__(self, tunnel, direction: str, streams: int, window: float, warm: float = 0.7):
+    def __init__(self, tunnel, direction: str, streams: int, window: float, warm: float):
         self.tunnel = tunnel
         self.child = start(tunnel, "bulk", direction=direction, streams=streams, seconds=window, warm=warm,
                            control=tunnel.target.control)

@@ -126,6 +126,12 @@ def slow_table(setting: str, rows_by_name: dict, results: Results) -> str:
     note = "64 B echo every 20 ms beside one saturating stream, ms; share: payload bits per second of the link's rate."
     if direct:
         note += f" `{direct[0]}` is what two plain TCP connections get."
+    late = median([one.get("link_late") for rounds in rows_by_name.values() for one in rounds])
+    worst = spread([one.get("link_late") for rounds in rows_by_name.values() for one in rounds])
+    if late is not None and worst is not None:
+        retaken = sum(one.get("retaken", 0) for rounds in rows_by_name.values() for one in rounds)
+        note += (f"\nThe link itself delivered its latest packet of a round {shown(late)} ms late (worst round {shown(worst[1])} ms);"
+                 f" {retaken} rounds in which the machine stood still for longer were taken again.")
     return section(f"Slow link: {setting}", note, head, rows)
 
 

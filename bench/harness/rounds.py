@@ -19,10 +19,11 @@ class Effort:
     held: int = 200
     streams: int = 50
     cut_seconds: float = 6.0
+    warm: float = 0.7  # of each transfer, before its window
 
     @staticmethod
     def quick() -> Effort:
-        return Effort(seconds=0.5, connections=50, pings=300, held=50, streams=50, cut_seconds=2.5)
+        return Effort(seconds=0.5, connections=50, pings=300, held=50, cut_seconds=1.5, warm=0.2)
 
 
 def expected(definition: Definition) -> list[str]:
@@ -81,7 +82,7 @@ def measure_memory(tunnel: Tunnel, effort: Effort, figures: dict, many: bool) ->
 
 
 def measure_transfer(tunnel: Tunnel, direction: str, streams: int, effort: Effort, figures: dict, key: str) -> None:
-    bulk = load.Bulk(tunnel, direction, streams, effort.seconds)
+    bulk = load.Bulk(tunnel, direction, streams, effort.seconds, effort.warm)
     bulk.wait_for_window()
     transfer = bulk.finish()
     figures.update({key: transfer.mib_per_second, f"{key}_cpu": transfer.cpu_per_gib})
@@ -92,7 +93,7 @@ def measure_transfer(tunnel: Tunnel, direction: str, streams: int, effort: Effor
 
 def ping_beside(tunnel: Tunnel, direction: str, effort: Effort) -> load.Latencies:
     """64 bytes every other millisecond beside one saturating stream."""
-    bulk = load.Bulk(tunnel, direction, 1, effort.seconds)
+    bulk = load.Bulk(tunnel, direction, 1, effort.seconds, effort.warm)
     bulk.wait_for_window()
     beside = load.ping(tunnel, window=effort.seconds * 0.9, pause=0.002)
     bulk.finish()

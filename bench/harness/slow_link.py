@@ -10,7 +10,8 @@ A program runs on a side with `ip netns exec NAME-a PROGRAM`.
 Two TUN devices instead of the kernel's netem, which not every kernel has. Each direction is a drop-tail queue, served
 at `rate` (bit/s of IP packets), then a delay line of `delay` (one way: a round trip takes twice that). `queue` is bytes
 (64KiB) or time at the rate (100ms). When a packet leaves is computed from when the one before it left, not from when
-this process woke up: the rate is exact, and a late wake-up delays a packet but moves no other. `stats` tells how late.
+this process woke up: the rate is exact, and a late wake-up delays a packet but moves no other. `stats` tells how late: on
+average since the last `stats`, and at most since the start.
 
 Commands, one a line, on the Unix stream socket at PATH, each answered by one line:
     rate 5M | delay 100ms | loss 1% | queue 500ms | down | up | stats
@@ -100,11 +101,12 @@ class Direction:
         self.waiting_bytes = 0
         self.under_way: collections.deque = collections.deque()  # (due at, packet), begun
         self.free_at = 0.0  # when the packet that is being sent will have left
+        self.late_most = 0.0  # since the start: how long this process, and so the machine, stood still
         self.clear_counts()
 
     def clear_counts(self) -> None:
         self.packets = self.bytes = self.lost = self.dropped = self.most_waiting = 0
-        self.late_total = self.late_most = 0.0
+        self.late_total = 0.0
 
     def push(self, packet: bytes, now: float) -> None:
         self.advance(now)

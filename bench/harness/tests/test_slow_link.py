@@ -103,8 +103,9 @@ UDP_SINK = """
 import socket, time, json, sys
 sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
 sink.bind((sys.argv[1], 7001)); print("ready", flush=True); sink.settimeout(5); times = []
-while len(times) < int(sys.argv[2]):
-    sink.recv(2000); times.append(time.monotonic()); sink.settimeout(1)
+try:
+    while len(times) < int(sys.argv[2]): sink.recv(2000); times.append(time.monotonic()); sink.settimeout(0.5)
+except OSError: pass
 print(json.dumps(times))
 """
 UDP_SOURCE = """
@@ -176,9 +177,14 @@ class BetweenNamespaces(unittest.TestCase):
     def test_the_rate_of_packets_is_the_rate_of_the_link(self):
         for rate in ("10M", "50M", "2M"):
             self.link.command(f"rate {rate}")
-            times = self.packets(400)
-            measured = (len(times) - 1) * 1200 * 8 / (times[-1] - times[0])
-            self.assertAlmostEqual(measured / slow_link.bits_per_second(rate), 1.0, delta=0.03, msg=rate)
+            count = int(slow_link.bits_per_second(rate) * 0.5 / (1200 * 8))
+            runs = []
+            for _ in range(3):
+                times = self.packets(count)
+                self.assertGreater(len(times), count * 0.9)
+                runs.append((len(times) - 1) * 1200 * 8 / (times[-1] - times[0]))
+            # The middle one: a busy machine may keep either program waiting.
+            self.assertAlmostEqual(statistics.median(runs) / slow_link.bits_per_second(rate), 1.0, delta=0.03, msg=rate)
 
     def test_packets_leave_one_by_one_and_not_in_bursts(self):
         times = self.packets(400)
