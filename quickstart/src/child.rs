@@ -36,10 +36,11 @@ impl Child {
         let errors = output.try_clone().map_err(failed)?;
         let mut command = std::process::Command::new(program);
         command.args(arguments).arg(plan.path(&format!("{name}.toml")));
-        command.stdin(Stdio::null()).stdout(output).stderr(errors);
         // Ctrl-C is for this process; it tells its children in its own order.
         command.process_group(0);
         let mut command = process::Command::from(command);
+        // Only what is said here counts: the conversion forgets what was said before it.
+        command.stdin(Stdio::null()).stdout(output).stderr(errors);
         command.kill_on_drop(true);
         let child = command.spawn().map_err(|error| Error::Start { program: program.to_path_buf(), error })?;
         Ok(Child { name, child, log })

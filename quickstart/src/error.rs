@@ -30,7 +30,7 @@ pub(crate) enum Error {
     /// A program ended by itself.
     Died { name: &'static str, how: String, log: PathBuf, last_lines: String },
     /// Both run, and nothing comes through.
-    NoPage { plan: PathBuf, error: io::Error },
+    NoPage { folder: PathBuf, error: io::Error },
 }
 
 impl fmt::Display for Error {
@@ -59,10 +59,10 @@ impl fmt::Display for Error {
                  If you edited its file, that is the place to look; another start writes it anew.",
                 log.display()
             ),
-            Error::NoPage { plan, error } => write!(
+            Error::NoPage { folder, error } => write!(
                 f,
                 "both programs run, but the device's page does not come through: {error}; see agent.log and cloud.log in {}",
-                plan.display()
+                folder.display()
             ),
         }
     }

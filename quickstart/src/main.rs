@@ -33,6 +33,7 @@ mod screen;
 mod status;
 
 use std::{
+    io,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -47,7 +48,7 @@ use crate::{
     error::Error,
     plan::Plan,
     screen::Screen,
-    status::Status,
+    status::{Link, Status},
 };
 
 /// From the start of both programs to the first page through the tunnel. It takes a fraction of a second; the rest is for busy machines.
@@ -125,15 +126,22 @@ async fn run_tunnel(
     outcome
 }
 
-/// Asks for the page through the tunnel until it comes.
+/// Waits for a link, then asks for the page through the tunnel until it comes.
 async fn first_page(plan: &Plan) -> Result<String, Error> {
     let deadline = Instant::now() + READY_WITHIN;
     loop {
-        match http::get(plan.page_exposure, "/").await {
-            Ok(page) => return Ok(page),
-            Err(error) if Instant::now() > deadline => return Err(Error::NoPage { plan: plan.folder.clone(), error }),
-            Err(_) => Timer::after(Duration::from_millis(50)).await,
+        let status = Status::ask(plan.admin).await;
+        let page = match status.link() {
+            Some(Link::Up) => http::get(plan.page_exposure, "/").await,
+            _ => Err(io::Error::new(io::ErrorKind::NotConnected, status.to_string())),
         };
+        match page {
+            Ok(page) => return Ok(page),
+            Err(error) if Instant::now() > deadline => {
+                return Err(Error::NoPage { folder: plan.folder.clone(), error });
+            }
+            Err(_) => _ = Timer::after(Duration::from_millis(50)).await,
+        }
     }
 }
 

@@ -86,7 +86,7 @@ impl fmt::Display for Device {
             Link::Down => f.write_str("link down")?,
         }
         if let Some(milliseconds) = self.round_trip_ms {
-            write!(f, " | round trip {milliseconds:.1} ms")?;
+            write!(f, " | round trip {milliseconds:.2} ms")?;
         }
         let plural = if self.streams == 1 { "" } else { "s" };
         write!(f, " | {} stream{plural}", self.streams)?;
@@ -123,7 +123,7 @@ mod tests {
             ]}"#,
         );
         assert_eq!(status.link(), Some(Link::Up));
-        assert_eq!(status.to_string(), "link up | round trip 0.4 ms | 1 stream | 1.5 KiB from the device, 7 B to it");
+        assert_eq!(status.to_string(), "link up | round trip 0.42 ms | 1 stream | 1.5 KiB from the device, 7 B to it");
     }
 
     #[test]

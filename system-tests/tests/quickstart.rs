@@ -1,6 +1,6 @@
 //! Promise: one command shows the whole thing working, ends without leaving anything running, and says why when it can't go on.
 
-use std::{process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -33,6 +33,11 @@ fn it_serves_until_it_is_interrupted_and_leaves_nobody_behind() {
     // The first request was quickstart's own.
     assert!(page.contains("<dt>requests so far</dt><dd>2</dd>"), "{page}");
     quickstart.line_with(&["link up"], wait::SOON);
+    // The programs write into their logs, not over the user's terminal.
+    assert!(!quickstart.output().contains("listening at"), "{}", quickstart.output());
+    assert!(fs::read_to_string(folder.path("agent.log")).unwrap().contains("listening at"));
+    let cloud_log = fs::read_to_string(folder.path("cloud.log")).unwrap();
+    assert!(!cloud_log.contains("warn"), "a good start gives no reason to worry: {cloud_log}");
 
     let children = children_of(&quickstart);
     assert_eq!(children.len(), 2, "{children:?}");
@@ -60,12 +65,12 @@ fn a_program_that_dies_is_told_with_its_last_words() {
 #[test]
 fn a_folder_of_somebody_else_is_left_alone() {
     let folder = Folder::new();
-    std::fs::write(folder.path("precious"), "data").unwrap();
+    fs::write(folder.path("precious"), "data").unwrap();
     let mut quickstart = Process::start("quickstart", &mut quickstart(&folder, &[]));
     assert_eq!(quickstart.ended(READY).code(), Some(1));
     let said = quickstart.output();
     assert!(said.contains("--dir"), "{said}");
-    assert_eq!(std::fs::read_dir(folder.path("")).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(folder.path("")).unwrap().count(), 1);
 }
 
 fn quickstart(folder: &Folder, options: &[&str]) -> Command {
