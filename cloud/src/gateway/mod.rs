@@ -5,7 +5,8 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `exposures` | public ports: who may connect, where they lead |
-//! | `device` | one session per device, its links, the clients that wait for one |
+//! | `device` | a device as exposures see it; how it is doing |
+//! | `keeper` | a device's task: its session, its links, the clients that wait for one |
 //! | `sender` | dialling a device at its relay |
 //! | `backoff` | when to dial again |
 //! | `paced` | log lines that strangers can cause |
@@ -25,6 +26,7 @@ use crate::relay::Relay;
 mod backoff;
 pub(crate) mod device;
 mod exposures;
+mod keeper;
 mod paced;
 mod sender;
 

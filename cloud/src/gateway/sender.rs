@@ -4,11 +4,13 @@
 //! link (`umbilical_link::driver`).
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use smol::future::pending;
 use umbilical_link::dial::{DialError, Target};
 use umbilical_link::upgrade::{UpgradeError, UpgradeRequest, Upgraded, upgrade};
 use umbilical_relay_protocol::{AUTHORIZATION_HEADER, Headers, RENDEZVOUS_VALIDITY, Rejection, SasToken};
@@ -48,6 +50,20 @@ impl Sender {
         match upgraded.subprotocol.as_deref() {
             Some(SUBPROTOCOL) => Ok(upgraded),
             _ => Err(SenderError::NotAnAgent),
+        }
+    }
+
+    /// Waits until `device` arrives at the relay, counted from the call on; for ever if that is elsewhere.
+    pub(crate) fn arrival(&self, device: &str) -> impl Future<Output = ()> + Send + use<> {
+        let arrival = match self {
+            Self::Embedded(relay) => Some(relay.arrival(device)),
+            Self::Remote(_) => None,
+        };
+        async move {
+            match arrival {
+                Some(arrival) => arrival.happened().await,
+                None => pending().await,
+            }
         }
     }
 

@@ -154,6 +154,13 @@ impl Relay {
         connect::connect_here(&self.shared, path, request).await
     }
 
+    /// The arrival of the next listener at the hybrid connection at `path`, counted from this call on: when to try
+    /// again after [`Relay::connect`] found none.
+    #[must_use]
+    pub fn arrival(&self, path: &str) -> Arrival {
+        Arrival(self.shared.namespace.arrival(path))
+    }
+
     /// Stops: no more connections, control channels closed with 1001, joins left alone for `drain`, then closed with
     /// 1001. Returns when every connection is done, at the latest a little after `drain`.
     pub async fn shutdown(&self, drain: Duration) {
@@ -236,6 +243,20 @@ impl Settings {
             },
         };
         Ok(Self { limits: config.limits, deadlines: config.deadlines, public_origin })
+    }
+}
+
+/// A listener that is to come.
+#[derive(Debug)]
+pub struct Arrival(Option<Signal>);
+
+impl Arrival {
+    /// Waits for it: for ever, if there is no such hybrid connection.
+    pub async fn happened(&self) {
+        match &self.0 {
+            Some(arrived) => arrived.raised().await,
+            None => smol::future::pending().await,
+        }
     }
 }
 

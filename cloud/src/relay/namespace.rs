@@ -31,6 +31,8 @@ struct Entity {
     rules: Arc<[Rule]>,
     requires_client_authorization: bool,
     removed: Signal,
+    /// Raised, and replaced by a new one, when a listener registers.
+    arrived: Signal,
     listeners: Vec<Listener>,
 }
 
@@ -83,13 +85,16 @@ impl Namespace {
         for entity in entities {
             let key = entity_key(&entity.path);
             let known = state.entities.remove(&key).or_else(|| old.remove(&key));
-            let (removed, listeners) =
-                known.map_or_else(|| (Signal::new(), Vec::new()), |entity| (entity.removed, entity.listeners));
+            let (removed, arrived, listeners) = known.map_or_else(
+                || (Signal::new(), Signal::new(), Vec::new()),
+                |entity| (entity.removed, entity.arrived, entity.listeners),
+            );
             let entity = Entity {
                 path: entity.path.trim_matches('/').into(),
                 rules: entity.rules.as_slice().into(),
                 requires_client_authorization: entity.requires_client_authorization,
                 removed,
+                arrived,
                 listeners,
             };
             state.entities.insert(key, entity);
@@ -116,6 +121,12 @@ impl Namespace {
                 key: key.to_owned(),
             })
         })
+    }
+
+    /// The next listener's arrival at the entity that `path` is about.
+    pub(crate) fn arrival(&self, path: &str) -> Option<Signal> {
+        let state = self.lock();
+        find_entity(path, |key| Some(state.entities.get(key)?.arrived.clone())).map(|(arrived, _)| arrived)
     }
 
     /// Registers a listener under `id`. An older connection of the same id is closed: the newest is the one that the
@@ -154,6 +165,7 @@ impl Namespace {
             messages: messages_in,
             closing: closing_in,
         });
+        std::mem::replace(&mut known.arrived, Signal::new()).raise();
         Ok(Registration {
             namespace: Arc::clone(self),
             key: entity.key.clone(),
