@@ -16,6 +16,9 @@
 //! two rounds. A new link starts small and grows by half each round until a queue shows, or until acknowledgements come
 //! in one unbroken train, whose pace is the link's; so does a link that has become faster. However far the limit rises,
 //! what is in flight follows only by two bytes for each one acknowledged: a burst would be the queue to be avoided.
+//!
+//! A queue on the way back counts like one on the way there. To count it for nothing, by the peer's clock in `Ack`, makes
+//! two saturated ways hand whole windows to and fro: acknowledgements wait behind the data they travel with.
 
 use crate::Instant;
 
@@ -269,7 +272,7 @@ impl Inflight {
             Phase::Probe(rounds) => self.phase = Phase::Probe(rounds - 1),
             Phase::Startup | Phase::Cruise if !self.before.limited => {}
             Phase::Startup => {
-                if least - self.base > STARTUP_QUEUE_US.max(self.base / 8) {
+                if least.saturating_sub(self.base) > STARTUP_QUEUE_US.max(self.base / 8) {
                     self.phase = Phase::Cruise;
                     self.follow(least);
                 }
