@@ -17,10 +17,11 @@ use log::{debug, info, warn};
 use serde_json::{Value, json};
 use smol::io::AsyncWriteExt;
 use smol::{Async, Executor, Task, Timer};
+use umbilical_link::transport::Transport;
 
 use crate::deadline;
 use crate::gateway::{DeviceStatus, ExposureStatus, Gateway};
-use crate::http::RequestHead;
+use crate::http::{RequestHead, discard};
 
 /// How long a request may take, from the connection to the end of the answer.
 const WITHIN: Duration = Duration::from_secs(10);
@@ -87,7 +88,8 @@ async fn serve(executor: Arc<Executor<'static>>, listener: Async<TcpListener>, w
     }
 }
 
-async fn answer(mut socket: Async<TcpStream>, watched: &Watched) -> io::Result<()> {
+async fn answer(socket: Async<TcpStream>, watched: &Watched) -> io::Result<()> {
+    let mut socket = Transport::Plain(socket);
     let head = match RequestHead::read(&mut socket).await {
         Ok((head, _)) => head,
         Err(error) => {
@@ -116,7 +118,8 @@ async fn answer(mut socket: Async<TcpStream>, watched: &Watched) -> io::Result<(
         if head_only { "" } else { &body }
     );
     socket.write_all(text.as_bytes()).await?;
-    socket.close().await
+    socket.close().await?;
+    discard(&mut socket).await
 }
 
 async fn status(gateway: Option<&Gateway>) -> Value {
