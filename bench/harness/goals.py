@@ -23,8 +23,8 @@ class Verdict:
 
 def judge(results: Results, name: str) -> list[Verdict]:
     """Every goal for one of our rows."""
-    return [*throughput(results, name), *fairness(results, name), *latency(results, name), *memory(results, name),
-            *slow_links(results, name), *scenarios(results, name)]
+    loopback = (throughput, fairness, latency, memory) if name in results.rounds else ()
+    return [verdict_ for part in (*loopback, slow_links, scenarios) for verdict_ in part(results, name)]
 
 
 def throughput(results: Results, name: str) -> list[Verdict]:
