@@ -1,0 +1,160 @@
+//! What moving a record costs in allocations, on the device's side of a real TLS link.
+//!
+//! `mux` has no allocator, the WebSocket's buffers are made once, and a port reads and writes in place; so what is left
+//! belongs to rustls, which keeps each record it has not sent, or decrypted, in memory of its own:
+//!
+//! | direction | allocations per full record | for |
+//! | --- | --- | --- |
+//! | to the cloud | 1 to 2 | the encrypted record, until the socket takes it |
+//! | from the cloud | 1 to 2 | the decrypted record, until the session takes it |
+//!
+//! To see the figures: `cargo test -p umbilical-link --test allocations -- --nocapture`
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+use smol::{Async, LocalExecutor};
+use umbilical_link::port::{Dialing, OnEnd};
+use umbilical_link::tls;
+use umbilical_link::transport::{Transport, prepare_socket};
+use umbilical_link::upgrade::{Role, Upgraded};
+use umbilical_link::{Driver, DriverConfig, Io, KeepAlive, NewLink, NewStream, NoServices, Services, WebSocket};
+use umbilical_mux::{Config, Hello, ResetReason, SessionId, Shape, Side};
+
+use support::Authority;
+
+const SHAPE: Shape = Shape { streams: 16, replay: 512 * 1024, receive: 512 * 1024 };
+
+/// Bytes of the short and of the long transfer; what both have in common is no matter of records.
+const SHORT: u64 = 16 << 20;
+const LONG: u64 = 64 << 20;
+
+/// Bytes of payload in a full record.
+const RECORD: u64 = 16 * 1024;
+
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    ToCloud,
+    FromCloud,
+}
+
+struct Target(SocketAddr);
+
+impl Services for Target {
+    fn dial(&mut self, _: &str) -> Result<(Dialing, OnEnd), ResetReason> {
+        let address = self.0;
+        let dialing: Dialing = Box::pin(async move {
+            let socket = Async::<TcpStream>::connect(address).await.map_err(|_| ResetReason::REFUSED)?;
+            Io::tcp(socket).map_err(|_| ResetReason::FAILED)
+        });
+        Ok((dialing, Box::new(|_| {})))
+    }
+}
+
+fn config(side: Side) -> DriverConfig {
+    DriverConfig {
+        session: Config { side, id: SessionId([7; 16]), shape: SHAPE, resume_for_ms: 10_000 },
+        name: "test".into(),
+        keep_alive: KeepAlive::default(),
+        release_memory: false,
+    }
+}
+
+fn websocket(transport: Transport, role: Role) -> WebSocket {
+    WebSocket::new(Upgraded { transport, leftover: Vec::new(), role, subprotocol: None, date: None })
+}
+
+/// Sends or takes `bytes` on a blocking socket, on a thread of its own.
+fn far_end(socket: TcpStream, sends: bool, bytes: u64) -> thread::JoinHandle<u64> {
+    thread::spawn(move || {
+        let mut socket = socket;
+        let mut piece = vec![0x5A; 64 * 1024];
+        let mut moved = 0;
+        while sends && moved < bytes {
+            let count = piece.len().min(usize::try_from(bytes - moved).unwrap());
+            socket.write_all(&piece[..count]).unwrap();
+            moved += count as u64;
+        }
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        while let Ok(count @ 1..) = socket.read(&mut piece) {
+            moved += count as u64;
+        }
+        moved
+    })
+}
+
+/// Allocations of the device's thread while `bytes` go through one stream, from the first to the last of the session.
+fn allocations(direction: Direction, bytes: u64) -> u64 {
+    let authority = Authority::new();
+    let (server, client) = (authority.server("localhost"), authority.client());
+    let links = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let public = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (link_to, target_at) = (links.local_addr().unwrap(), target.local_addr().unwrap());
+
+    let device = thread::spawn(move || {
+        let (driver, handle, socket) = smol::block_on(async {
+            let socket = Async::<TcpStream>::connect(link_to).await.unwrap();
+            prepare_socket(&socket).unwrap();
+            let transport = tls::connect(&client, "localhost", socket).await.unwrap();
+            let (driver, handle) = Driver::new(config(Side::Agent), Target(target_at)).unwrap();
+            (driver, handle, websocket(transport, Role::Client))
+        });
+        let measured = allocation_counter::measure(|| {
+            smol::block_on(async {
+                let mut socket = socket;
+                let hello = Hello::decode(&socket.next_message().await.unwrap()).unwrap();
+                handle.link(NewLink { socket, hello: Some(hello) }).unwrap();
+                // The gateway's end of the link is the end of the session: its owner, this handle, lets it go then.
+                let lost = async {
+                    while let Some(event) = handle.event().await {
+                        if matches!(event, umbilical_link::Event::LinkLost(_)) {
+                            handle.stop();
+                        }
+                    }
+                };
+                smol::future::zip(driver.run(), lost).await;
+            });
+        });
+        measured.count_total
+    });
+
+    let executor = LocalExecutor::new();
+    smol::block_on(executor.run(async {
+        let socket = Async::new(links.accept().unwrap().0).unwrap();
+        prepare_socket(&socket).unwrap();
+        let transport = tls::accept(&server, socket).await.unwrap();
+        let (driver, handle) = Driver::new(config(Side::Gateway), NoServices).unwrap();
+        let running = executor.spawn(driver.run());
+        handle.link(NewLink { socket: websocket(transport, Role::Server), hello: None }).unwrap();
+        let client = TcpStream::connect(public.local_addr().unwrap()).unwrap();
+        let io = Io::tcp(Async::new(public.accept().unwrap().0).unwrap()).unwrap();
+        handle.open(NewStream { service: Arc::from("x"), io, on_end: Box::new(|_| {}) }).unwrap();
+        let service = smol::unblock(move || target.accept().unwrap().0).await;
+        let from_device = matches!(direction, Direction::ToCloud);
+        let ends = [far_end(service, from_device, bytes), far_end(client, !from_device, bytes)];
+        for end in ends {
+            assert_eq!(smol::unblock(move || end.join().unwrap()).await, bytes);
+        }
+        handle.stop();
+        running.await;
+    }));
+    device.join().unwrap()
+}
+
+#[test]
+fn only_tls_allocates_and_not_more_than_twice_per_record() {
+    for direction in [Direction::ToCloud, Direction::FromCloud] {
+        let more = allocations(direction, LONG).saturating_sub(allocations(direction, SHORT));
+        let records = (LONG - SHORT) / RECORD;
+        let per_record = more as f64 / records as f64;
+        println!("{direction:?}: {per_record:.2} allocations per record of {RECORD} bytes");
+        assert!(per_record <= 2.0, "{direction:?}: {per_record:.2} allocations per record");
+    }
+}
