@@ -434,7 +434,9 @@ mod tests {
             let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
             stat.contains("(sleep)") && !stat.contains("(sleep) Z")
         };
+        let patience = std::time::Instant::now() + Duration::from_secs(10);
         while lives() {
+            assert!(std::time::Instant::now() < patience, "process {id} is still there");
             std::thread::yield_now();
         }
     }

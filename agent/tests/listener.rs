@@ -168,6 +168,21 @@ fn the_token_is_renewed_before_it_ends() {
 }
 
 #[test]
+fn a_renewal_that_is_due_and_fails_is_tried_until_it_works() {
+    let mut setting = Setting::new();
+    setting.listener.credentials = Credentials::new(&setting.listener.relay.auth, &setting.listener.relay.url)
+        .with_lifetime(Duration::from_secs(2));
+    setting.run(async |setting, _stopper| {
+        let mut control = setting.relay.listener().await;
+        std::fs::remove_file(setting.files.path("key")).unwrap();
+        logs::line(Level::Warn, "can't renew the token: can't read ").await;
+        setting.files.write("key", KEY);
+        let ListenerMessage::RenewToken { token } = control.message().await else { panic!("no renewal") };
+        assert_eq!(judge(&token, now()), Ok(()));
+    });
+}
+
+#[test]
 fn a_token_file_that_changes_is_read_again() {
     // one that does not tell its end
     let setting = Setting::with(|files| Auth::TokenFile(files.write("token", "first")));

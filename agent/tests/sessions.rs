@@ -345,6 +345,31 @@ fn asked_to_stop_it_lets_streams_finish() {
 }
 
 #[test]
+fn a_gateway_that_comes_while_it_stops_is_sent_away() {
+    World::run("", async |world| {
+        world.configure(&format!("session.drain-for = '1h'\n{}", ssh_at(world.echo())));
+        world.request(Request::Reload);
+        let mut control = world.relay.listener().await;
+        let gateway = world.connected(&mut control, 1).await;
+        let stream = gateway.open("ssh");
+        stream.echo(b"1").await;
+        control.accept(&world.relay.rendezvous("r"), "umbilical.v1").await;
+        let handshake = world.relay.handshake().await;
+        world.request(Request::Stop);
+        assert_eq!(control.closed().await, Some(1000));
+        let late = world.gateway(2);
+        late.link(handshake.upgrade().await);
+        match late.event().await {
+            Event::LinkLost(LinkEnd::Closed(code, reason)) => {
+                assert_eq!((code, reason.as_str()), (close_code::GOING_AWAY, "this device is shutting down"));
+            }
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+        stream.echo(b"2").await;
+    });
+}
+
+#[test]
 fn asked_to_stop_without_streams_it_does_not_wait() {
     World::run("session.drain-for = '1h'\n", async |world| {
         let mut control = world.relay.listener().await;
