@@ -15,7 +15,8 @@ programs=(
     nginx:nginx-light wrk:wrk
     pgbench:postgresql initdb:postgresql
     iperf3:iperf3
-    tinyproxy:tinyproxy
+    tinyproxy:tinyproxy-bin
+    curl:curl
     node:nodejs npm:npm
 )
 
@@ -55,7 +56,6 @@ install_packages() {
             case "$file" in
                 nginx-light) systemctl disable nginx ;;
                 openssh-server) systemctl disable ssh ;;
-                tinyproxy) systemctl disable tinyproxy ;;
             esac
         done >/dev/null 2>&1 || true
     fi
@@ -84,6 +84,6 @@ cargo build --locked --release -p umbilical-quickstart
 if [ "$#" -gt 0 ]; then
     exec cargo test --locked -p umbilical-system-tests "$@"
 fi
-# First what needs no program and tells most, then the real programs, one test file at a time.
+# First what needs few programs and tells most, then the real programs, one test file at a time.
 cargo test --locked --workspace --exclude umbilical-system-tests --no-fail-fast
 cargo test --locked -p umbilical-system-tests --no-fail-fast
