@@ -85,5 +85,7 @@ if [ "$#" -gt 0 ]; then
     exec cargo test --locked -p umbilical-system-tests "$@"
 fi
 # First what needs few programs and tells most, then the real programs, one test file at a time.
-cargo test --locked --workspace --exclude umbilical-system-tests --no-fail-fast
-cargo test --locked -p umbilical-system-tests --no-fail-fast
+status=0
+cargo test --locked --workspace --exclude umbilical-system-tests --no-fail-fast || status=$?
+cargo test --locked -p umbilical-system-tests --no-fail-fast || status=$?
+exit "$status"
