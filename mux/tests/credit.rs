@@ -3,6 +3,8 @@
 //! After each step of a pair, `support/audit.rs` checks from the frames alone that nobody sends more than was granted
 //! and that what is granted or waiting fits the pool; sessions check in debug builds that the pool's memory suffices.
 
+#![allow(clippy::cast_possible_truncation, reason = "the numbers of the tests are small")]
+
 mod support;
 
 use support::link::LinkShape;
