@@ -22,6 +22,7 @@
 //! | `pool` | received bytes that ports did not take yet |
 //! | `credit` | who may send how much |
 //! | `streams`, `table` | all streams, one stream |
+//! | `io` | a session over a byte link, for hosts without an operating system (feature `embedded-io`) |
 //!
 //! # A host's loop
 //!
@@ -55,6 +56,8 @@ mod error;
 mod frame;
 mod id;
 mod inflight;
+#[cfg(feature = "embedded-io")]
+mod io;
 mod limits;
 mod pool;
 mod ports;
@@ -72,6 +75,8 @@ mod time;
 pub use error::{OpenError, Violation};
 pub use frame::{Frame, Hello, MAX_HELLO};
 pub use id::{SessionId, Side, Slot, StreamId};
+#[cfg(feature = "embedded-io")]
+pub use io::{ByteLink, ByteLinkError, Progress};
 pub use limits::{MAX_DATAGRAM, MAX_MESSAGE, MAX_PREFIX, MAX_RECORD, MAX_SERVICE, MAX_STREAMS, MIN_REPLAY, VERSION};
 pub use pool::memory_for;
 pub use ports::{End, Mode, Ports, Read, Write};
