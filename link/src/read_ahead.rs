@@ -2,6 +2,9 @@
 //!
 //! rustls asks its socket for 4 KiB at a time (`READ_SIZE` of its deframer), which is four system calls for one full
 //! record. Read ahead into one buffer, one call brings what the kernel has. Writing goes straight through.
+//!
+//! A client, of which a device has a few, keeps its buffer: its memory is fixed. A server, which may have ten thousand
+//! connections and hears from a few at a time, gives it back whenever there is nothing to read.
 
 use std::io::{self, IoSlice};
 use std::net::TcpStream;
@@ -22,11 +25,18 @@ pub struct ReadAhead {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    gives_back: bool,
 }
 
 impl ReadAhead {
-    pub(crate) fn new(socket: Async<TcpStream>) -> Self {
-        Self { socket, buffer: vec![0; READ_AHEAD_BYTES].into_boxed_slice(), start: 0, end: 0 }
+    /// With a buffer of its own for good.
+    pub(crate) fn keeping(socket: Async<TcpStream>) -> Self {
+        Self { socket, buffer: buffer(), start: 0, end: 0, gives_back: false }
+    }
+
+    /// With a buffer only while there is something to read.
+    pub(crate) fn giving_back(socket: Async<TcpStream>) -> Self {
+        Self { socket, buffer: Box::default(), start: 0, end: 0, gives_back: true }
     }
 
     pub(crate) fn socket(&self) -> &Async<TcpStream> {
@@ -34,11 +44,22 @@ impl ReadAhead {
     }
 }
 
+fn buffer() -> Box<[u8]> {
+    vec![0; READ_AHEAD_BYTES].into_boxed_slice()
+}
+
 impl AsyncRead for ReadAhead {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, wanted: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.start == this.end {
-            this.end = ready!(Pin::new(&mut this.socket).poll_read(cx, &mut this.buffer))?;
+            if this.buffer.is_empty() {
+                this.buffer = buffer();
+            }
+            let read = Pin::new(&mut this.socket).poll_read(cx, &mut this.buffer);
+            if read.is_pending() && this.gives_back {
+                this.buffer = Box::default();
+            }
+            this.end = ready!(read)?;
             this.start = 0;
         }
         let count = wanted.len().min(this.end - this.start);

@@ -94,7 +94,9 @@ pub async fn connect(
     let name =
         ServerName::try_from(host).map_err(|source| HandshakeError::Name { host: host.into(), source })?.to_owned();
     let stream = TlsConnector::from(Arc::clone(config))
-        .connect_with(name, ReadAhead::new(socket), |connection| connection.set_buffer_limit(Some(SEND_BUFFER_BYTES)))
+        .connect_with(name, ReadAhead::keeping(socket), |connection| {
+            connection.set_buffer_limit(Some(SEND_BUFFER_BYTES));
+        })
         .await
         .map_err(|source| HandshakeError::Failed { peer: host.into(), source })?;
     Ok(Transport::TlsClient(Box::new(stream)))
@@ -107,7 +109,7 @@ pub async fn connect(
 pub async fn accept(config: &Arc<ServerConfig>, socket: Async<TcpStream>) -> Result<Transport, HandshakeError> {
     let peer = socket.get_ref().peer_addr().map_or_else(|_| "a client".into(), |address| address.to_string());
     let stream = TlsAcceptor::from(Arc::clone(config))
-        .accept_with(ReadAhead::new(socket), |connection| connection.set_buffer_limit(Some(SEND_BUFFER_BYTES)))
+        .accept_with(ReadAhead::giving_back(socket), |connection| connection.set_buffer_limit(Some(SEND_BUFFER_BYTES)))
         .await
         .map_err(|source| HandshakeError::Failed { peer, source })?;
     Ok(Transport::TlsServer(Box::new(stream)))
