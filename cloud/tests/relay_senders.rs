@@ -243,11 +243,16 @@ fn a_sender_that_gives_up_makes_its_address_void() {
     run(async {
         let relay = start(&config());
         let mut listener = relay.listen("device").await;
-        let sender = relay.send("device", &[]).await;
-        let invitation = listener.invitation().await;
-        drop(sender);
-        eventually("nobody waits", || relay.relay.metrics().waiting.load(Relaxed) == 0).await;
-        assert_eq!(relay.answer(target_of(&invitation), &[]).await.status, 403);
+        for politely in [true, false] {
+            let mut sender = relay.send("device", &[]).await;
+            let invitation = listener.invitation().await;
+            if politely {
+                sender.close().await.unwrap();
+            }
+            drop(sender);
+            eventually("nobody waits", || relay.relay.metrics().waiting.load(Relaxed) == 0).await;
+            assert_eq!(relay.answer(target_of(&invitation), &[]).await.status, 403);
+        }
     });
 }
 

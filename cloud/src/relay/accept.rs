@@ -14,7 +14,7 @@ pub(crate) const SECRET_PARAMETER: &str = "sb-hc-rendezvous";
 /// Answers the listener's handshake and hands its socket to the sender that waits.
 pub(crate) async fn accept(shared: &Shared, handshake: Handshake, target: &RequestTarget) {
     let waiting = target.param(SECRET_PARAMETER).and_then(|secret| shared.rendezvous.take(secret));
-    let Some(waiting) = waiting.filter(super::rendezvous::Waiting::is_there) else {
+    let Some(waiting) = waiting else {
         return handshake.refuse(shared, Rejection::rendezvous_unknown(), Word::Regret).await;
     };
     if let Some(refusal) = target.refusal() {

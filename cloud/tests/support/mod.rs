@@ -20,7 +20,7 @@ use smol::{Async, Executor, Timer, future};
 use umbilical_cloud::relay::Relay;
 use umbilical_cloud::relay::config::{Deadlines, Endpoint, HybridConnection, Limits, RelayConfig};
 use umbilical_link::tls::{self, ClientConfig, DefaultTimeProvider, Roots, ServerConfig};
-use umbilical_link::transport::Transport;
+use umbilical_link::transport::{Transport, prepare_socket};
 use umbilical_relay_protocol::{Accept, Key, RelayMessage, RelayUrl, Rendezvous, Right, Rule, SasToken};
 
 pub(crate) type Socket = WebSocketStream<Transport>;
@@ -185,6 +185,7 @@ impl Answer {
 impl TestRelay {
     pub(crate) async fn dial(&self) -> Transport {
         let socket = Async::<TcpStream>::connect(self.address).await.unwrap();
+        prepare_socket(&socket).unwrap();
         if !self.tls {
             return Transport::Plain(socket);
         }
