@@ -36,7 +36,6 @@ struct Figures {
 
 impl Figures {
     fn check(&self, name: &str, utilisation: f64, wait: u64, echo: (u64, u64)) {
-        println!("{name}: {self:?}");
         assert!(self.utilisation >= utilisation, "{name}: utilisation below {utilisation}: {self:?}");
         assert!(self.wait_p50 <= wait, "{name}: a standing queue of more than {wait} us: {self:?}");
         assert!(self.echo_p50 <= echo.0 && self.echo_p99 <= echo.1, "{name}: the echo is late: {self:?}");
@@ -175,7 +174,6 @@ fn a_burst_after_an_idle_minute_is_no_worse() {
         pair.near.say(BULK, u64::MAX / 4);
         // From the first moment on: an echo may meet the start of it, not a queue that stays.
         let first = measure(&mut pair, idle, Way::Up, 3);
-        println!("{shape:?}: {first:?}");
         assert!(first.echo_p50 <= 5_000 && first.echo_p99 <= 30_000, "{first:?}");
         measure(&mut pair, idle, Way::Up, 10).check("after an idle minute", 0.97, 4_500, (5_000, 12_000));
     }
@@ -235,7 +233,6 @@ fn the_base_does_not_creep_up_in_five_minutes() {
             assert!(utilisation >= 0.97, "{shape:?}: {utilisation}");
             minutes.push(percentile(&mut waits, 0.5));
         }
-        println!("{shape:?}: {minutes:?}");
         assert!(minutes.iter().all(|p50| *p50 <= 4_500), "{shape:?}: standing queue each minute, in us: {minutes:?}");
     }
 }
