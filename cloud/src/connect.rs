@@ -13,7 +13,7 @@ use smol::{Executor, channel};
 use umbilical_link::dial::Dialer;
 use umbilical_link::proxy::ProxySettings;
 use umbilical_link::tls::{self, DefaultTimeProvider, Roots, TlsError};
-use umbilical_link::{Io, proxy};
+use umbilical_link::{Io, KeepAlive, proxy};
 use umbilical_mux::{End, ResetReason, Shape};
 use umbilical_relay_protocol::{RelayUrl, Right};
 
@@ -94,6 +94,7 @@ impl Route {
             sender: Arc::new(Sender::Remote(Box::new(relay))),
             shape: SHAPE,
             resume_for: DEFAULT_RESUME_FOR,
+            keep_alive: KeepAlive::default(),
             drain_for: Some(Duration::ZERO),
         };
         let common =

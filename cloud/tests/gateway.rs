@@ -14,8 +14,8 @@ use smol::future::zip;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use umbilical_cloud::supervisor::Cloud;
 use world::{
-    Client, Cuttable, Folder, RELAY, echo, elsewhere, embedded, eventually, expose, exposure_of, linked, must_reset,
-    pattern, relay_of, run, try_echo,
+    Client, Cuttable, Folder, RELAY, agent, echo, elsewhere, embedded, eventually, expose, exposure_of, linked,
+    must_reset, pattern, relay_of, run, try_echo,
 };
 
 #[test]
@@ -159,6 +159,33 @@ fn streams_outlive_their_link() {
 }
 
 #[test]
+fn a_device_that_changed_its_network_is_linked_anew_before_anyone_notices() {
+    run(async {
+        let folder = Folder::new();
+        let cloud = folder.start(&embedded(&[("d1", "echo")]));
+        let way = Cuttable::new(relay_of(&cloud));
+        let impatient = agent("d1", way.address, &[("echo", echo())]);
+        let impatient =
+            impatient.replace("[relay.auth]", "keep-alive = \"5s\"\nkeep-alive-frame = \"ping\"\n[relay.auth]");
+        let _device = folder.start_device("d1", &impatient);
+        linked(&cloud, "d1").await;
+        let mut open = Client::connect(exposure_of(&cloud, 0)).await;
+        open.round_trip(b"hello").await;
+
+        // its connections carry nothing more, and nobody is told: the link alone would be given up after 90 s of silence
+        assert!(way.freeze() >= 2);
+        let before = Instant::now();
+        eventually("another link", || async {
+            (cloud.relay().unwrap().metrics().handed_over.load(Relaxed) == 2).then_some(())
+        })
+        .await;
+        open.round_trip(b"still here").await;
+        assert!(before.elapsed() < Duration::from_secs(25), "took {:?}", before.elapsed());
+        open.finish().await;
+    });
+}
+
+#[test]
 fn a_relay_elsewhere_is_dialled_with_a_key() {
     run(async {
         let folder = Folder::new();
@@ -221,7 +248,8 @@ fn an_agent_that_goes_away_lets_streams_finish_while_another_takes_over() {
         let folder = Folder::new();
         let cloud = folder.start(&embedded(&[("d1", "echo")]));
         let service = echo();
-        let mut old = folder.patient_device("20s", "d1", relay_of(&cloud), &[("echo", service)]);
+        let patient = agent("d1", relay_of(&cloud), &[("echo", service)]).replace("\"0s\"", "\"20s\"");
+        let mut old = folder.start_device("d1", &patient);
         linked(&cloud, "d1").await;
         let mut open = Client::connect(exposure_of(&cloud, 0)).await;
         open.round_trip(b"hello").await;

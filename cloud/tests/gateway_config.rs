@@ -99,6 +99,7 @@ fn the_example_loads_and_shows_the_defaults() {
         "max-connections = 20000",
         "secondary-file",
         "requires-client-authorization",
+        "keep-alive",
         "resume-for",
         "drain-for",
         "replay",
@@ -115,6 +116,7 @@ fn the_example_loads_and_shows_the_defaults() {
     let (full, _) = folder.load(&all).unwrap();
     let (one, other) = (config.gateway.unwrap(), full.gateway.unwrap());
     assert_eq!((one.shape, one.resume_for, one.drain_for), (other.shape, other.resume_for, other.drain_for));
+    assert_eq!(one.keep_alive, other.keep_alive);
     let (one, other) = (config.relay.unwrap().config, full.relay.unwrap().config);
     assert_eq!(one.limits, other.limits);
     assert_eq!(
@@ -131,7 +133,7 @@ fn both_halves_become_what_they_say() {
     let folder = Folder::new();
     let text = format!(
         "{RELAY}[relay.hybrid-connections.'site/d2']\nrequires-client-authorization = false\n\
-         [gateway]\nresume-for = '5m'\ndrain-for = '30s'\n[gateway.memory]\nreplay = '2M'\nreceive = 65536\nstreams = 16\n\
+         [gateway]\nkeep-alive = 'metered'\nresume-for = '5m'\ndrain-for = '30s'\n[gateway.memory]\nreplay = '2M'\nreceive = 65536\nstreams = 16\n\
          {EXPOSE}allow = ['10.0.0.0/8', '::1']\nmax-connections = 3\n"
     );
     let (config, warnings) = folder.load(&text).unwrap();
@@ -151,6 +153,7 @@ fn both_halves_become_what_they_say() {
     assert!(relay.rule_with(Right::Listen, "site/d2").is_none());
     let gateway = config.gateway.unwrap();
     assert!(matches!(gateway.relay, RelayChoice::Embedded));
+    assert_eq!(gateway.keep_alive, Duration::from_secs(225));
     assert_eq!((gateway.resume_for, gateway.drain_for), (Duration::from_secs(300), Duration::from_secs(30)));
     assert_eq!((gateway.shape.replay, gateway.shape.receive, gateway.shape.streams), (2 << 20, 65536, 16));
     let exposure = &gateway.exposures[0];
@@ -270,6 +273,13 @@ fn what_is_wrong_has_a_line_and_says_what_was_expected() {
             "@cloud.toml:13: `gateway.relay`: expected \"embedded\", wss://HOST[:PORT]",
         ),
         (&both, "[gateway]", "[gateway]\nresume-for = '5 minutes'", "@cloud.toml:13: expected a duration up to 24h"),
+        (
+            &both,
+            "[gateway]",
+            "[gateway]\nkeep-alive = '4m'",
+            "@cloud.toml:13: `gateway.keep-alive`: expected 5s to 230s",
+        ),
+        (&both, "[gateway]", "[gateway]\nkeep-alive = 'slow'", "or \"metered\", found \"slow\""),
         (
             &both,
             "[gateway]",

@@ -28,6 +28,7 @@ fn gateway(relay: &support::TestRelay) -> (Gateway, SocketAddr) {
         relay: RelayChoice::Embedded,
         exposures: vec![exposure],
         shape: Shape { streams: 64, replay: 256 * 1024, receive: 256 * 1024 },
+        keep_alive: Duration::from_secs(75),
         resume_for: Duration::from_secs(60),
         drain_for: Duration::ZERO,
     };

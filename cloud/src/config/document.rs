@@ -66,6 +66,7 @@ pub(super) struct GatewayTable {
     pub(super) ca_file: Option<Spanned<PathBuf>>,
     pub(super) proxy: Option<Spanned<String>>,
     pub(super) auth: Option<Spanned<AuthTable>>,
+    pub(super) keep_alive: Option<Spanned<String>>,
     pub(super) resume_for: Option<Period>,
     pub(super) drain_for: Option<Period>,
     pub(super) memory: Option<Spanned<MemoryTable>>,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::document::{AuthTable, ExposeTable, GatewayTable, MemoryTable};
 use super::error::{ConfigError, Problem, Warning};
 use super::file::Files;
 use super::relay::EmbeddedRelay;
-use super::value::Network;
+use super::value::{Network, Period};
 
 /// The gateway.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ pub struct GatewayConfig {
     pub exposures: Vec<Exposure>,
     /// Memory of a device's session while it has streams.
     pub shape: Shape,
+    /// Silence after which an idle link is asked for a sign of life.
+    pub keep_alive: Duration,
     /// How long streams wait for a new link.
     pub resume_for: Duration,
     /// How long open streams may go on after the gateway was asked to stop.
@@ -108,6 +111,12 @@ pub struct Exposure {
 
 /// Memory of a device's session unless configured: 1 MiB carries 200 Mbit/s over 40 ms of round trip.
 pub(crate) const DEFAULT_SHAPE: Shape = Shape { streams: 1024, replay: 1024 * 1024, receive: 1024 * 1024 };
+/// Longer than the agent's by default, so that its pings are enough for both.
+const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// `keep-alive = "metered"`: longer than the agent's of that name, below the four minutes after which load balancers
+/// forget an idle connection.
+const METERED: Duration = Duration::from_secs(225);
+const KEEP_ALIVES: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(230);
 /// As the agent's.
 pub(crate) const DEFAULT_RESUME_FOR: Duration = Duration::from_secs(120);
 const DEFAULT_DRAIN_FOR: Duration = Duration::from_secs(10);
@@ -138,6 +147,7 @@ pub(super) fn read(
         relay,
         exposures,
         shape: table.memory.map_or(Ok(DEFAULT_SHAPE), |memory| read_memory(&memory, files))?,
+        keep_alive: read_keep_alive(table.keep_alive.as_ref(), files)?,
         resume_for: table.resume_for.map_or(DEFAULT_RESUME_FOR, |period| period.0),
         drain_for: table.drain_for.map_or(DEFAULT_DRAIN_FOR, |period| period.0),
     })
@@ -173,6 +183,18 @@ fn read_relay(
         None => return Err(files.wrong(place, "gateway.relay", AUTH, "none")),
     };
     Ok(RelayChoice::Remote(Box::new(RemoteRelay { url, dialer: Dialer { tls, proxy }, auth })))
+}
+
+fn read_keep_alive(place: Option<&Spanned<String>>, files: &Files<'_>) -> Result<Duration, ConfigError> {
+    let Some(place) = place else { return Ok(DEFAULT_KEEP_ALIVE) };
+    let silence = match place.get_ref().as_str() {
+        "metered" => Some(METERED),
+        text => Period::try_from(text.to_owned()).ok().map(|period| period.0),
+    };
+    let expected = "5s to 230s, such as \"75s\", or \"metered\"";
+    silence
+        .filter(|silence| KEEP_ALIVES.contains(silence))
+        .ok_or_else(|| files.wrong(place, "gateway.keep-alive", expected, place.get_ref()))
 }
 
 fn read_proxy(place: Option<&Spanned<String>>, files: &Files<'_>) -> Result<ProxySettings, ConfigError> {

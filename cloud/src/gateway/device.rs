@@ -11,7 +11,7 @@ use std::time::Duration;
 use smol::{Executor, channel};
 use socket2::SockRef;
 use umbilical_link::port::OnEnd;
-use umbilical_link::{Ended, Handle, Io, NewStream, NoServices};
+use umbilical_link::{Ended, Handle, Io, KeepAlive, NewStream, NoServices};
 use umbilical_mux::{End, ResetReason, Shape};
 
 use super::keeper::Keeper;
@@ -40,6 +40,7 @@ pub(crate) struct Settings {
     pub(crate) sender: Arc<Sender>,
     pub(crate) shape: Shape,
     pub(crate) resume_for: Duration,
+    pub(crate) keep_alive: KeepAlive,
     /// How long streams may go on, once the gateway is stopping.
     pub(crate) drain_for: Option<Duration>,
 }

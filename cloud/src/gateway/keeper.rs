@@ -1,9 +1,11 @@
 //! The task of a device: a session with it, the links that carry the session, the clients that wait for one.
 //!
 //! ```text
-//! rest ── due, or a client comes, or the device arrives ──► dial ──► link ──► serve
-//!   ▲                                                        │ fails   │ fails  │ lost
-//!   └────────────────────────────────────────────────────────┴─────────┴────────┘
+//!                                                      ┌─── the device arrives once more ───┐
+//!                                                      ▼                                    │
+//! rest ── due, or a client or the device arrives ──► dial ──────────► link ──────────────► serve
+//!   ▲                                                  │ fails          │ fails              │ lost
+//!   └──────────────────────────────────────────────────┴────────────────┴────────────────────┘
 //! ```
 //!
 //! It keeps a link up, so that the first client finds one. While there is none, a client's arrival makes the next dial
@@ -15,7 +17,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +26,7 @@ use smol::Timer;
 use smol::channel::Receiver;
 use smol::future::{or, pending};
 use umbilical_link::upgrade::{UpgradeError, Upgraded};
-use umbilical_link::{Driver, DriverConfig, Event, KeepAlive, NewLink, NoServices, WebSocket};
+use umbilical_link::{Driver, DriverConfig, Event, LinkEnd, NewLink, NoServices, WebSocket};
 use umbilical_mux::{Config, SessionId, Side};
 
 use super::backoff::{self, Backoff};
@@ -46,6 +48,8 @@ pub(super) struct Keeper {
     /// Clients that came while there was no link.
     waiting: Vec<Client>,
     session: Option<Live>,
+    /// Since when the session has a link.
+    up: Option<Instant>,
     /// No exposure leads here any more, or the gateway is stopping.
     retired: bool,
     backoff: Backoff,
@@ -53,22 +57,36 @@ pub(super) struct Keeper {
     said: Option<String>,
 }
 
-/// What a keeper waits for.
+/// What a keeper hears of.
 enum News<T> {
     /// What it does at the moment is done.
     Done(T),
     Client(Client),
+    Other(Other),
+}
+
+enum Other {
     Retired,
     Session(Event),
     SessionGone,
 }
 
-/// What became of a dial.
-enum Dialled {
-    Reached(Upgraded),
-    Failed(SenderError),
-    /// The device arrived at the relay meanwhile: who was asked before may be what is left of its last connection.
-    Again,
+/// Why a rest is over.
+enum Rested {
+    /// It is time to dial.
+    Due,
+    /// A link that was given up on came up.
+    Linked,
+    /// There is nothing left to do.
+    Over,
+}
+
+/// Why a link is no longer only used.
+enum Served {
+    /// It is lost, and had held for so long.
+    Lost { held: Duration },
+    /// Another one should take its place.
+    Arrived,
 }
 
 type Arrival = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -76,67 +94,88 @@ type Arrival = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Keeper {
     pub(super) fn new(name: Arc<str>, common: Common, clients: Receiver<Client>, state: Arc<State>) -> Self {
         let (waiting, backoff) = (Vec::new(), Backoff::default());
-        Self { name, state, common, clients, waiting, session: None, retired: false, backoff, said: None }
+        Self { name, state, common, clients, waiting, session: None, up: None, retired: false, backoff, said: None }
     }
 
     /// Runs until the device is dropped and its streams have ended.
     pub(super) async fn run(mut self) {
         let mut pause = Duration::ZERO;
         let mut arrival: Arrival = Box::pin(pending());
-        while self.rest(pause, &mut arrival).await {
-            let sender = self.settings(|settings| Arc::clone(&settings.sender));
-            arrival = Box::pin(sender.arrival(&self.name));
-            pause = match self.dial(&sender, &mut arrival).await {
-                Dialled::Again => Duration::ZERO,
-                Dialled::Failed(error) => self.failed(&error).await,
-                Dialled::Reached(upgraded) => {
-                    let held = if self.link(upgraded).await { self.serve().await } else { Duration::ZERO };
+        loop {
+            if self.up.is_some() {
+                if let Served::Lost { held } = self.serve(&mut arrival).await {
                     let longest = self.longest_pause().await;
-                    self.backoff.after_link(held, longest, random())
+                    pause = self.backoff.after_link(held, longest, random());
+                    continue;
+                }
+            } else {
+                match self.rest(pause, &mut arrival).await {
+                    Rested::Over => break,
+                    Rested::Linked => continue,
+                    Rested::Due => {}
+                }
+            }
+            pause = match self.dial(&mut arrival).await {
+                Err(error) => self.failed(&error).await,
+                Ok(upgraded) => {
+                    if self.link(upgraded).await {
+                        continue;
+                    }
+                    let longest = self.longest_pause().await;
+                    self.backoff.after_failure(longest, None, random())
                 }
             };
         }
         debug!("{}: no longer kept", self.name);
     }
 
-    /// Waits until it is time to dial: after `pause`, at the device's arrival, or for a client. `false` if there is
-    /// nothing left to do.
-    async fn rest(&mut self, pause: Duration, arrival: &mut Arrival) -> bool {
+    /// Waits until it is time to dial: after `pause`, at the device's arrival, or for a client.
+    async fn rest(&mut self, pause: Duration, arrival: &mut Arrival) -> Rested {
         let since = Instant::now();
-        let breath = if self.settings(|settings| settings.sender.is_cheap()) { Duration::ZERO } else { BREATH };
+        let breath = if self.sender().is_cheap() { Duration::ZERO } else { BREATH };
         let mut until = since + pause;
         loop {
             if self.retired && self.session.is_none() {
-                return false;
+                return Rested::Over;
+            }
+            if self.up.is_some() {
+                return Rested::Linked;
             }
             if until <= Instant::now() {
-                return true;
+                return Rested::Due;
             }
             let due = async { _ = Timer::at(until).await };
             match self.news(or(due, arrival.as_mut())).await {
-                News::Done(()) => return true,
+                News::Done(()) => return Rested::Due,
                 News::Client(client) => {
                     self.waiting.push(client);
                     until = until.min(since + breath);
                 }
-                other => self.take(&other),
+                News::Other(other) => self.take(&other),
             }
         }
     }
 
-    async fn dial(&mut self, sender: &Sender, arrival: &mut Arrival) -> Dialled {
-        let name = Arc::clone(&self.name);
-        let outcome = async { sender.dial(&name).await.map_or_else(Dialled::Failed, Dialled::Reached) };
-        let arrived = async {
-            arrival.await;
-            Dialled::Again
-        };
-        let mut dial = pin!(or(outcome, arrived));
+    /// Dials until there is an outcome that counts: if the device arrives meanwhile, who was asked before may be what is
+    /// left of its last connection.
+    async fn dial(&mut self, arrival: &mut Arrival) -> Result<Upgraded, SenderError> {
         loop {
-            match self.news(dial.as_mut()).await {
-                News::Done(outcome) => return outcome,
-                News::Client(client) => self.waiting.push(client),
-                other => self.take(&other),
+            let (sender, name) = (self.sender(), Arc::clone(&self.name));
+            *arrival = Box::pin(sender.arrival(&name));
+            let outcome = async { Some(sender.dial(&name).await) };
+            let arrived = async {
+                arrival.as_mut().await;
+                None
+            };
+            // on the heap: handshakes are large, and most of the time nobody dials
+            let mut dial = Box::pin(or(outcome, arrived));
+            loop {
+                match self.news(dial.as_mut()).await {
+                    News::Done(Some(outcome)) => return outcome,
+                    News::Done(None) => break,
+                    News::Client(client) => self.client(client),
+                    News::Other(other) => self.take(&other),
+                }
             }
         }
     }
@@ -157,49 +196,46 @@ impl Keeper {
         loop {
             match self.news(pending::<Infallible>()).await {
                 News::Done(never) => match never {},
-                News::Client(client) => self.waiting.push(client),
-                News::Session(Event::LinkUp { .. }) => break,
-                News::Session(Event::LinkLost(end)) => {
-                    warn!("{}: link not established: {end}", self.name);
-                    self.refuse_all(&SenderError::NoSession { reason: end.to_string() });
-                    return false;
-                }
-                other => {
+                News::Client(client) => self.client(client),
+                News::Other(other) => {
                     self.take(&other);
-                    if self.session.is_none() {
-                        return false;
+                    match other {
+                        Other::Session(Event::LinkUp { .. }) => return true,
+                        Other::Session(Event::LinkLost(end)) => {
+                            warn!("{}: link not established: {end}", self.name);
+                            self.refuse_all(&SenderError::NoSession { reason: end.to_string() });
+                            return false;
+                        }
+                        _ if self.session.is_none() => return false,
+                        _ => {}
                     }
                 }
             }
         }
-        self.said = None;
-        for client in self.waiting.drain(..) {
-            live.open(client);
-        }
-        *self.state.current() = Some(live).filter(|_| !self.retired);
-        true
     }
 
-    /// Lets the link be used until it ends; for how long it held.
-    async fn serve(&mut self) -> Duration {
-        let since = Instant::now();
-        loop {
-            match self.news(pending::<Infallible>()).await {
-                News::Done(never) => match never {},
-                News::Client(client) => match &self.session {
-                    Some(live) => live.open(client),
-                    None => self.waiting.push(client),
-                },
-                News::Session(Event::LinkLost(_)) => {
-                    *self.state.current() = None;
-                    return since.elapsed();
+    /// Lets the link be used until it ends, or until the device arrives once more: then the link is probably what is left
+    /// of its last connection.
+    async fn serve(&mut self, arrival: &mut Arrival) -> Served {
+        while let Some(since) = self.up {
+            match self.news(arrival.as_mut()).await {
+                News::Done(()) => {
+                    let sender = self.sender();
+                    // of several agents, the one that has arrived is not the one that has the session
+                    if sender.is_alone(&self.name) {
+                        info!("{}: it has connected to the relay anew, so it is linked anew", self.name);
+                        return Served::Arrived;
+                    }
+                    *arrival = Box::pin(sender.arrival(&self.name));
                 }
-                other => self.take(&other),
+                News::Client(client) => self.client(client),
+                News::Other(other) => self.take(&other),
             }
-            if self.session.is_none() {
-                return since.elapsed();
+            if self.up.is_none() {
+                return Served::Lost { held: since.elapsed() };
             }
         }
+        Served::Lost { held: Duration::ZERO }
     }
 
     /// What happens first.
@@ -209,29 +245,54 @@ impl Keeper {
             match clients.recv().await {
                 Ok(client) => News::Client(client),
                 Err(_) if *retired => pending().await,
-                Err(_) => News::Retired,
+                Err(_) => News::Other(Other::Retired),
             }
         };
         let event = async {
             match session {
-                Some(live) => live.handle.event().await.map_or(News::SessionGone, News::Session),
+                Some(live) => News::Other(live.handle.event().await.map_or(Other::SessionGone, Other::Session)),
                 None => pending().await,
             }
         };
         or(or(client, event), async { News::Done(work.await) }).await
     }
 
-    /// News that mean the same at all times.
-    fn take<T>(&mut self, news: &News<T>) {
-        match news {
-            News::Retired => self.retire(),
-            News::Session(Event::Ended(end)) => {
+    /// What means the same at all times.
+    fn take(&mut self, other: &Other) {
+        match other {
+            Other::Retired => self.retire(),
+            Other::Session(Event::LinkUp { .. }) => self.linked(),
+            // about a link that never was one
+            Other::Session(Event::LinkLost(LinkEnd::NoHello | LinkEnd::Refused(_))) => {}
+            Other::Session(Event::LinkLost(_)) => self.unlinked(),
+            Other::Session(Event::PeerGoingAway) => self.leave_session(),
+            Other::Session(Event::Ended(end)) => {
                 debug!("{}: session ended: {end:?}", self.name);
                 self.session_ended();
             }
-            News::SessionGone => self.session_ended(),
-            News::Session(Event::PeerGoingAway) => self.leave_session(),
-            News::Session(Event::LinkUp { .. } | Event::LinkLost(_)) | News::Done(_) | News::Client(_) => {}
+            Other::SessionGone => self.session_ended(),
+        }
+    }
+
+    fn linked(&mut self) {
+        let Some(live) = &self.session else { return };
+        (self.up, self.said) = (Some(Instant::now()), None);
+        for client in self.waiting.drain(..) {
+            live.open(client);
+        }
+        *self.state.current() = Some(live.clone()).filter(|_| !self.retired);
+    }
+
+    fn unlinked(&mut self) {
+        self.up = None;
+        *self.state.current() = None;
+    }
+
+    /// A client that came by way of this task.
+    fn client(&mut self, client: Client) {
+        match &self.session {
+            Some(live) if self.up.is_some() => live.open(client),
+            _ => self.waiting.push(client),
         }
     }
 
@@ -250,12 +311,13 @@ impl Keeper {
         }
         let mut id = [0; 16];
         getrandom::fill(&mut id).map_err(|error| SenderError::Upgrade(UpgradeError::Randomness(error)))?;
-        let (shape, resume_for) = self.settings(|settings| (settings.shape, settings.resume_for));
+        let (shape, resume_for, keep_alive) =
+            self.settings(|settings| (settings.shape, settings.resume_for, settings.keep_alive));
         let resume_for_ms = u64::try_from(resume_for.as_millis()).unwrap_or(u64::MAX);
         let config = DriverConfig {
             session: Config { side: Side::Gateway, id: SessionId(id), shape, resume_for_ms },
             name: Arc::clone(&self.name),
-            keep_alive: KeepAlive::default(),
+            keep_alive,
             release_memory: true,
         };
         let (driver, handle) = Driver::new(config, NoServices).expect("the configuration checked the shape");
@@ -266,7 +328,7 @@ impl Keeper {
     }
 
     fn session_ended(&mut self) {
-        *self.state.current() = None;
+        self.unlinked();
         if let Some(live) = self.session.take() {
             self.state.forget(&live);
         }
@@ -274,7 +336,7 @@ impl Keeper {
 
     /// The agent is shutting down: its session lives on for the streams it has, clients get another.
     fn leave_session(&mut self) {
-        *self.state.current() = None;
+        self.unlinked();
         let Some(live) = self.session.take() else { return };
         info!("{}: the agent is shutting down, open streams may finish", self.name);
         let state = Arc::clone(&self.state);
@@ -320,6 +382,10 @@ impl Keeper {
         if waited_for { backoff::LONGEST_WAITED_FOR } else { backoff::LONGEST }
     }
 
+    fn sender(&self) -> Arc<Sender> {
+        self.settings(|settings| Arc::clone(&settings.sender))
+    }
+
     fn settings<T>(&self, read: impl FnOnce(&Settings) -> T) -> T {
         read(&self.common.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -327,4 +393,37 @@ impl Keeper {
 
 fn random() -> u32 {
     getrandom::u32().unwrap_or(u32::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::RwLock;
+
+    use smol::{Executor, channel};
+    use umbilical_mux::Shape;
+
+    use super::*;
+    use crate::relay::Relay;
+    use crate::relay::config::RelayConfig;
+
+    /// Bytes of a device's task, besides its session: ten thousand of them are 20 MiB.
+    const BUDGET: usize = 2048;
+
+    #[test]
+    fn a_device_costs_little() {
+        let executor = Arc::new(Executor::new());
+        let relay = Relay::start(&executor, &RelayConfig::default()).unwrap();
+        let settings = Settings {
+            sender: Arc::new(Sender::Embedded(relay)),
+            shape: Shape { streams: 1, replay: 16 * 1024, receive: 16 * 1024 },
+            resume_for: Duration::ZERO,
+            keep_alive: umbilical_link::KeepAlive::default(),
+            drain_for: None,
+        };
+        let common = Common { executor, settings: Arc::new(RwLock::new(settings)), alive: Arc::default() };
+        let (_clients, waiting) = channel::unbounded();
+        let keeper = Keeper::new("device".into(), common, waiting, Arc::default());
+        let size = size_of_val(&keeper.run());
+        assert!(size <= BUDGET, "{size} bytes");
+    }
 }

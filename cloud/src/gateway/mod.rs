@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use smol::Executor;
+use umbilical_link::KeepAlive;
 
 use crate::config::{GatewayConfig, RelayChoice};
 use crate::deadline;
@@ -82,6 +83,7 @@ impl Gateway {
             sender: sender(config, embedded),
             shape: config.shape,
             resume_for: config.resume_for,
+            keep_alive: keep_alive(config.keep_alive),
             drain_for: None,
         };
         let common =
@@ -108,6 +110,7 @@ impl Gateway {
             let mut settings = self.common.settings.write().unwrap_or_else(PoisonError::into_inner);
             settings.sender = sender(config, embedded);
             (settings.shape, settings.resume_for) = (config.shape, config.resume_for);
+            settings.keep_alive = keep_alive(config.keep_alive);
         }
         self.configure(config, bound);
     }
@@ -208,6 +211,14 @@ fn places(addresses: impl Iterator<Item = SocketAddr>) -> Vec<Place> {
         (address, *count)
     };
     addresses.map(number).collect()
+}
+
+/// How long an answer to a ping may take.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// After `silence` of an idle link it is asked for a sign of life.
+pub(crate) fn keep_alive(silence: Duration) -> KeepAlive {
+    KeepAlive { ping_after: silence, dead_after: silence + ANSWER, ..KeepAlive::default() }
 }
 
 fn sender(config: &GatewayConfig, embedded: Option<&Relay>) -> Arc<Sender> {

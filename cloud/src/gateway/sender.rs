@@ -67,6 +67,14 @@ impl Sender {
         }
     }
 
+    /// Whether one agent at most listens for `device`, as far as is known here.
+    pub(crate) fn is_alone(&self, device: &str) -> bool {
+        match self {
+            Self::Embedded(relay) => relay.listeners(device) <= 1,
+            Self::Remote(_) => false,
+        }
+    }
+
     /// Whether a dial that finds no device costs next to nothing.
     pub(crate) fn is_cheap(&self) -> bool {
         matches!(self, Self::Embedded(_))

@@ -154,6 +154,12 @@ impl Relay {
         connect::connect_here(&self.shared, path, request).await
     }
 
+    /// How many listeners there are at the hybrid connection at `path`.
+    #[must_use]
+    pub fn listeners(&self, path: &str) -> usize {
+        self.shared.namespace.listeners(path)
+    }
+
     /// The arrival of the next listener at the hybrid connection at `path`, counted from this call on: when to try
     /// again after [`Relay::connect`] found none.
     #[must_use]

@@ -123,6 +123,12 @@ impl Namespace {
         })
     }
 
+    /// How many listeners there are at the entity that `path` is about.
+    pub(crate) fn listeners(&self, path: &str) -> usize {
+        let state = self.lock();
+        find_entity(path, |key| Some(state.entities.get(key)?.listeners.len())).map_or(0, |(count, _)| count)
+    }
+
     /// The next listener's arrival at the entity that `path` is about.
     pub(crate) fn arrival(&self, path: &str) -> Option<Signal> {
         let state = self.lock();

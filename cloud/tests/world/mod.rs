@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use smol::{Async, Executor, Timer, channel, future};
+use smol::{Async, Executor, Task, Timer, channel, future};
 use umbilical_agent::supervisor::Agent;
 use umbilical_agent::sys::Request;
 use umbilical_cloud::supervisor::{Cloud, CloudError};
@@ -136,29 +136,28 @@ impl Folder {
 
     /// A device whose agent finds the relay at `relay`, and leaves at once when it is stopped.
     pub(crate) fn device(&self, name: &str, relay: SocketAddr, services: &[(&str, SocketAddr)]) -> Device {
-        self.patient_device("0s", name, relay, services)
+        self.start_device(name, &agent(name, relay, services))
     }
 
-    /// The same with another `drain-for`.
-    pub(crate) fn patient_device(
-        &self,
-        drain_for: &str,
-        name: &str,
-        relay: SocketAddr,
-        services: &[(&str, SocketAddr)],
-    ) -> Device {
-        let mut text = format!(
-            "[relay]\nurl = \"wss://localhost:{}/{name}\"\nca-file = \"@relay.pem\"\nproxy = \"none\"\n\
-             [relay.auth]\nkey-name = \"listen\"\nkey-file = \"@device.key\"\n[session]\ndrain-for = \"{drain_for}\"\n",
-            relay.port()
-        );
-        for (service, target) in services {
-            writeln!(text, "[services.{service}]\ntarget = \"tcp:{target}\"").unwrap();
-        }
+    /// A device with that configuration.
+    pub(crate) fn start_device(&self, name: &str, agent: &str) -> Device {
         let file = format!("{name}.toml");
-        self.write(&file, &text);
+        self.write(&file, agent);
         Device::start(self.path(&file))
     }
+}
+
+/// The configuration of an agent.
+pub(crate) fn agent(name: &str, relay: SocketAddr, services: &[(&str, SocketAddr)]) -> String {
+    let mut text = format!(
+        "[relay]\nurl = \"wss://localhost:{}/{name}\"\nca-file = \"@relay.pem\"\nproxy = \"none\"\n\
+         [relay.auth]\nkey-name = \"listen\"\nkey-file = \"@device.key\"\n[session]\ndrain-for = \"0s\"\n",
+        relay.port()
+    );
+    for (service, target) in services {
+        writeln!(text, "[services.{service}]\ntarget = \"tcp:{target}\"").unwrap();
+    }
+    text
 }
 
 /// A running agent. Dropped, it is stopped.
@@ -297,43 +296,63 @@ pub(crate) fn pattern(length: usize) -> Vec<u8> {
 /// A TCP port in front of another, whose connections can be cut.
 pub(crate) struct Cuttable {
     pub(crate) address: SocketAddr,
-    sockets: Arc<Mutex<Vec<TcpStream>>>,
+    connections: Arc<Mutex<Vec<Connection>>>,
+    frozen: Mutex<Vec<Connection>>,
+}
+
+struct Connection {
+    ends: [TcpStream; 2],
+    copying: Option<Task<()>>,
 }
 
 impl Cuttable {
     pub(crate) fn new(target: SocketAddr) -> Self {
         let listener = Async::<TcpListener>::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.get_ref().local_addr().unwrap();
-        let sockets = Arc::<Mutex<Vec<TcpStream>>>::default();
-        let kept = Arc::clone(&sockets);
+        let connections = Arc::<Mutex<Vec<Connection>>>::default();
+        let kept = Arc::clone(&connections);
         let serve = async move {
             while let Ok((near, _)) = listener.accept().await {
                 let Ok(far) = Async::<TcpStream>::connect(target).await else { continue };
-                kept.lock().unwrap().extend([near.get_ref(), far.get_ref()].map(|socket| socket.try_clone().unwrap()));
-                let copy = async move {
-                    let up = async {
-                        let _ = smol::io::copy(&near, &far).await;
-                        let _ = far.get_ref().shutdown(Shutdown::Write);
-                    };
-                    let down = async {
-                        let _ = smol::io::copy(&far, &near).await;
-                        let _ = near.get_ref().shutdown(Shutdown::Write);
-                    };
-                    future::zip(up, down).await;
-                };
-                executor().spawn(copy).detach();
+                let ends = [&near, &far].map(|socket| {
+                    socket.get_ref().set_nodelay(true).unwrap();
+                    socket.get_ref().try_clone().unwrap()
+                });
+                let copying = Some(executor().spawn(copy(near, far)));
+                kept.lock().unwrap().push(Connection { ends, copying });
             }
         };
         executor().spawn(serve).detach();
-        Self { address, sockets }
+        Self { address, connections, frozen: Mutex::default() }
     }
 
-    /// Cuts all connections there are; how many ends.
+    /// Cuts all connections there are; how many.
     pub(crate) fn cut(&self) -> usize {
-        let sockets = std::mem::take(&mut *self.sockets.lock().unwrap());
-        for socket in &sockets {
+        let connections = std::mem::take(&mut *self.connections.lock().unwrap());
+        for socket in connections.iter().flat_map(|connection| &connection.ends) {
             let _ = socket.shutdown(Shutdown::Both);
         }
-        sockets.len()
+        connections.len()
     }
+
+    /// Lets all connections there are look alive and carry nothing more; how many.
+    pub(crate) fn freeze(&self) -> usize {
+        let mut connections = std::mem::take(&mut *self.connections.lock().unwrap());
+        connections.iter_mut().for_each(|connection| drop(connection.copying.take()));
+        let count = connections.len();
+        self.frozen.lock().unwrap().append(&mut connections);
+        count
+    }
+}
+
+async fn copy(near: Async<TcpStream>, far: Async<TcpStream>) {
+    let up = async {
+        let _ = smol::io::copy(&near, &far).await;
+        let _ = far.get_ref().shutdown(Shutdown::Write);
+    };
+    let down = async {
+        let _ = smol::io::copy(&far, &near).await;
+        let _ = near.get_ref().shutdown(Shutdown::Write);
+    };
+    future::zip(up, down).await;
 }
