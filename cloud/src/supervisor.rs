@@ -9,7 +9,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{debug, info, warn};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use smol::channel::Receiver;
 use smol::future::{self, or};
 use smol::{Executor, channel};
@@ -41,7 +42,9 @@ impl Cloud {
     /// What is wrong with the file, or which port cannot be had.
     pub fn start(executor: &Arc<Executor<'static>>, file: &Path) -> Result<Self, CloudError> {
         let (config, warnings) = Config::load(file).map_err(CloudError::Config)?;
+        info!("umbilical-cloud {} with {}", env!("CARGO_PKG_VERSION"), file.display());
         tell(&warnings);
+        raise_file_limit();
         let mut cloud = Self {
             executor: Arc::clone(executor),
             file: file.to_owned(),
@@ -176,6 +179,18 @@ pub fn on_all_cores<T>(work: impl AsyncFnOnce(&Arc<Executor<'static>>) -> T) -> 
         drop(running);
         done
     })
+}
+
+/// Every connection is an open file, and the usual soft limit of 1024 is there for programs that use `select`.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok((soft, hard))
+    });
+    match raised {
+        Ok((soft, hard)) => debug!("up to {hard} open files, not {soft}"),
+        Err(error) => warn!("cannot raise the limit of open files: {error}"),
+    }
 }
 
 fn tell(warnings: &[Warning]) {

@@ -44,7 +44,11 @@ struct Serving {
 impl Serving {
     fn start(folder: &Folder, config: &str) -> Self {
         folder.write("cloud.toml", config);
-        let mut child = command(folder, &["run", "--config", "@cloud.toml"]).spawn().unwrap();
+        Self::spawn(command(folder, &["run", "--config", "@cloud.toml"]))
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let lines = Arc::<(Mutex<Vec<String>>, Condvar)>::default();
         let (stderr, kept) = (child.stderr.take().unwrap(), Arc::clone(&lines));
         thread::spawn(move || {
@@ -145,6 +149,30 @@ fn a_second_request_to_stop_is_obeyed_at_once() {
         open.round_trip(b"still here").await;
         cloud.signal(Signal::SIGINT);
         assert_eq!(cloud.ended().code(), Some(0));
+    });
+}
+
+#[test]
+fn it_takes_as_many_clients_as_the_system_lets_it() {
+    run(async {
+        let folder = Folder::new();
+        folder.write("cloud.toml", &embedded(&[("d1", "echo")]));
+        let mut shell = Command::new("/bin/sh");
+        let program = env!("CARGO_BIN_EXE_umbilical-cloud");
+        let config = folder.path("cloud.toml");
+        shell.args(["-c", &format!("ulimit -Sn 64; exec {program} run --config {}", config.display())]);
+        shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let cloud = Serving::spawn(shell);
+        let exposure = cloud.address("echo of d1 is at");
+        let agent = world::agent("d1", cloud.address("relay listens on"), &[("echo", echo())]);
+        let _device = folder.start_device("d1", &format!("{agent}[memory]\nstreams = 200\n"));
+        eventually("an answer", || async { try_echo(exposure).await.ok() }).await;
+        let mut clients = Vec::new();
+        for _ in 0..150 {
+            let mut client = Client::connect(exposure).await;
+            client.round_trip(b"hello").await;
+            clients.push(client);
+        }
     });
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, log, warn};
 use smol::{Async, Executor, Task, Timer};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use umbilical_link::{Ended, Io};
 use umbilical_mux::{End, ResetReason};
 
@@ -23,6 +23,10 @@ use crate::config::Exposure;
 
 /// Connections that the kernel may hold for us.
 const BACKLOG: i32 = 1024;
+
+/// A client that is silent may be so for as long as it likes. One whose machine is gone must be noticed.
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(300)).with_interval(Duration::from_secs(60)).with_retries(5);
 
 /// Pause after the system refused to hand out a connection: it is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -192,7 +196,7 @@ impl Shared {
             }
             return reset(Io::Tcp(socket));
         }
-        let io = match Io::tcp(socket) {
+        let io = match SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE).and_then(|()| Io::tcp(socket)) {
             Ok(io) => io,
             Err(error) => return debug!("{peer} left at once: {error}"),
         };
