@@ -106,10 +106,10 @@ impl Budget {
         (window.saturating_sub(held).min(free), window)
     }
 
-    /// Whether a grant is worth a frame: half the window or [`GRANT`], or anything for a sender that has nothing left.
+    /// Whether a grant is worth a frame: a quarter of the window or [`GRANT`], or anything for a sender that has nothing left.
     pub(crate) fn is_due(&self, receiving: &Receiving) -> bool {
         let (room, window) = self.room(receiving);
-        let worth_it = room >= (window / 2).min(GRANT) || receiving.window == 0;
+        let worth_it = room >= (window / 4).min(GRANT) || receiving.window == 0;
         room > 0 && worth_it && !receiving.ended
     }
 
