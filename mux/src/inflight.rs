@@ -12,8 +12,8 @@
 //! hosts and radios touches least; what noise is left is added to the queue. `L` is the limit that its records were sent
 //! under. A round in which the sender had too little to say, or waited for credit, tells nothing and changes nothing.
 //!
-//! `base` is the smallest round trip of the last [`BASE_WINDOW_US`]; to find it again under load, the limit is lowered for
-//! two rounds. A new link starts small and grows by half each round until a queue shows, or until acknowledgements come
+//! `base` is the smallest round trip of the last [`BASE_WINDOW_US`]; to find it again under load, and when the link has got
+//! twice the room, the limit is lowered for two rounds. A new link starts small and grows by half each round until a queue shows, or until acknowledgements come
 //! in one unbroken train, whose pace is the link's; so does a link that has become faster. However far the limit rises,
 //! what is in flight follows only by two bytes for each one acknowledged: a burst would be the queue to be avoided.
 //!
@@ -79,6 +79,8 @@ pub(crate) struct Inflight {
     /// Smallest round trip in microseconds, and when it was last seen; a smoothed one, and how far off it samples are.
     base: u32,
     base_at: Instant,
+    /// The smallest limit since the base was looked for: a link with twice as much room has another round trip too.
+    least_limit: u32,
     smoothed: u32,
     noise: u32,
     round: Round,
@@ -149,6 +151,7 @@ impl Inflight {
             segment: SEGMENT,
             base: u32::MAX,
             base_at: Instant::default(),
+            least_limit: u32::MAX,
             smoothed: 0,
             noise: 0,
             round: Round { until_record: 0, not_before: Instant::default(), least: u32::MAX, terms: Terms::default() },
@@ -279,7 +282,8 @@ impl Inflight {
             }
             Phase::Cruise => {
                 self.follow(least);
-                if now.micros_since(self.base_at) > BASE_WINDOW_US {
+                self.least_limit = self.least_limit.min(self.limit);
+                if now.micros_since(self.base_at) > BASE_WINDOW_US || self.limit / 2 > self.least_limit {
                     self.probe();
                 }
             }
@@ -310,12 +314,13 @@ impl Inflight {
         let holds = self.worth(u64::from(self.base));
         let queue = self.worth(u64::from(self.queue())).saturating_add(self.segment);
         self.window = holds.saturating_sub(queue.max(self.worth(PROBE_US).min(holds / 8))).max(1);
-        self.phase = Phase::Probe(PROBE_ROUNDS);
+        (self.phase, self.least_limit) = (Phase::Probe(PROBE_ROUNDS), self.limit);
     }
 
     /// Bytes that the link carries in `micros`, as far as the limit says; 0 while nothing is known.
     fn worth(&self, micros: u64) -> u32 {
-        let bytes = u64::from(self.limit.saturating_sub(self.segment)) * micros / self.aim();
+        let round_trip = self.aim().max(u64::from(self.smoothed));
+        let bytes = u64::from(self.limit.saturating_sub(self.segment)) * micros / round_trip;
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
