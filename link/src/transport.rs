@@ -8,6 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use futures_rustls::rustls::ProtocolVersion;
 use futures_rustls::{client, server};
 use smol::Async;
 use smol::io::{AsyncRead, AsyncWrite};
@@ -56,6 +57,17 @@ impl Transport {
     pub fn segment_size(&self) -> Option<u16> {
         let size = SockRef::from(self.socket()).tcp_mss().ok()?;
         u16::try_from(size).ok().filter(|&size| size > 0)
+    }
+
+    /// Bytes that TLS adds to each write of up to 16 KiB: header, tag, and content type (RFC 8446, section 5.2) or
+    /// explicit nonce (RFC 5288, section 3; ChaCha20 has none).
+    pub fn record_overhead(&self) -> u16 {
+        let version = match self {
+            Self::Plain(_) => return 0,
+            Self::TlsClient(stream) => stream.get_ref().1.protocol_version(),
+            Self::TlsServer(stream) => stream.get_ref().1.protocol_version(),
+        };
+        if version == Some(ProtocolVersion::TLSv1_2) { 5 + 8 + 16 } else { 5 + 1 + 16 }
     }
 
     /// Whether TLS holds bytes that the socket has not taken: then `poll_flush` is what makes progress.

@@ -139,6 +139,16 @@ impl WebSocket {
         &self.transport
     }
 
+    /// Bytes that a message of one packet or more has around it on TCP: WebSocket header with mask, TLS record.
+    #[must_use]
+    pub fn framing(&self) -> u16 {
+        let header = match self.role {
+            Role::Client => 8,
+            Role::Server => 4,
+        };
+        header + self.transport.record_overhead()
+    }
+
     /// Bytes read and written so far, WebSocket framing included, TLS not.
     #[must_use]
     pub fn traffic(&self) -> (u64, u64) {

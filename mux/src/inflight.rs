@@ -13,9 +13,10 @@
 //! under. A round in which the sender had too little to say, or waited for credit, tells nothing and changes nothing.
 //!
 //! `base` is the smallest round trip of the last [`BASE_WINDOW_US`]; to find it again under load, and when the link has got
-//! twice the room, the limit is lowered for two rounds. A new link starts small and grows by half each round until a queue shows, or until acknowledgements come
-//! in one unbroken train, whose pace is the link's; so does a link that has become faster. However far the limit rises,
-//! what is in flight follows only by two bytes for each one acknowledged: a burst would be the queue to be avoided.
+//! twice the room, the limit is lowered for two rounds. A new link starts small and grows by half each round until a queue
+//! shows, or until acknowledgements come in one unbroken train, whose pace is the link's; so does a link that has become
+//! faster. However far the limit rises, what is in flight follows only by two bytes for each one acknowledged: a burst
+//! would be the queue to be avoided.
 //!
 //! A queue on the way back counts like one on the way there. To count it for nothing, by the peer's clock in `Ack`, makes
 //! two saturated ways hand whole windows to and fro: acknowledgements wait behind the data they travel with.
@@ -23,13 +24,13 @@
 use crate::Instant;
 
 /// The queue that is aimed at on a link without noise, in microseconds of its time: the price for using it fully.
-const QUEUE_US: u32 = 2_000;
+const QUEUE_US: u32 = 1_750;
 
 /// The most that noise adds to it.
 const MAX_NOISE_US: u32 = 3_000;
 
 /// Round trips this much over the base, or an eighth of it, end the growth at the start.
-const STARTUP_QUEUE_US: u32 = 1_500;
+const STARTUP_QUEUE_US: u32 = 1_750;
 
 /// A train of acknowledgements tells the link's rate once it is this long, and a quarter of a round trip.
 const TRAIN_US: u64 = 10_000;
@@ -60,11 +61,19 @@ const START: u32 = 14_000;
 /// asked for as often, so that what they set free is no burst.
 const RECORD_US: u64 = 1_000;
 
-/// Bytes that WebSocket, TLS and a prefix add to a record.
-const OVERHEAD: u32 = 40;
+/// It has two segments even so if the link carries them in this time: what WebSocket and TLS add is halved.
+const PAIR_US: u64 = 3_000;
 
-/// Segment assumed until the host says otherwise: Ethernet less IPv6 and TCP with timestamps.
+/// Segment assumed until the host says otherwise, Ethernet less IPv6 and TCP with timestamps, and what a masked WebSocket
+/// message in a TLS 1.3 record adds to a message's bytes.
 const SEGMENT: u32 = 1_420;
+const FRAMING: u32 = 30;
+
+/// The most that is believed, Ethernet's: a host that is near says nothing of the narrow link behind it.
+const MAX_SEGMENT: u32 = 1_448;
+
+/// The least that is believed, TCP's own (RFC 9293, section 3.7.1).
+const MIN_SEGMENT: u32 = 536;
 
 #[derive(Debug)]
 pub(crate) struct Inflight {
@@ -76,6 +85,7 @@ pub(crate) struct Inflight {
     /// The limit's upper bound, the ring.
     most: u32,
     segment: u32,
+    framing: u32,
     /// Smallest round trip in microseconds, and when it was last seen; a smoothed one, and how far off it samples are.
     base: u32,
     base_at: Instant,
@@ -149,6 +159,7 @@ impl Inflight {
             bytes: 0,
             most,
             segment: SEGMENT,
+            framing: FRAMING,
             base: u32::MAX,
             base_at: Instant::default(),
             least_limit: u32::MAX,
@@ -165,12 +176,13 @@ impl Inflight {
     /// A new link: nothing is in flight on it and nothing is known of it.
     pub(crate) fn restart(&mut self, now: Instant) {
         let ring = usize::try_from(self.most).unwrap_or(usize::MAX);
-        *self = Self { segment: self.segment, base_at: now, ..Self::new(ring) };
+        *self = Self { segment: self.segment, framing: self.framing, base_at: now, ..Self::new(ring) };
     }
 
-    /// The link's TCP payload per packet in bytes: records are made to fill whole ones.
-    pub(crate) fn set_segment(&mut self, bytes: u16) {
-        self.segment = u32::from(bytes).clamp(536, 16 * 1024);
+    /// The link's TCP payload per packet, and what is added to each message, in bytes: messages are made to fill packets.
+    pub(crate) fn set_segment(&mut self, payload: u16, framing: u16) {
+        self.segment = u32::from(payload).clamp(MIN_SEGMENT, MAX_SEGMENT);
+        self.framing = u32::from(framing).min(MIN_SEGMENT / 4);
     }
 
     /// Whether another record may go out. One that carries only urgent things may go a segment further.
@@ -184,11 +196,13 @@ impl Inflight {
         self.round.terms.limited = true;
     }
 
-    /// Bytes a record should have: about [`RECORD_US`] of the link, in whole segments.
-    pub(crate) fn record_size(&self) -> usize {
-        let segments = (self.worth(RECORD_US) / self.segment).max(1);
-        let bytes = segments.saturating_mul(self.segment) - OVERHEAD;
-        usize::try_from(bytes).unwrap_or(crate::MAX_RECORD).min(crate::MAX_RECORD)
+    /// Bytes a record should have: with `prefix` bytes before it about [`RECORD_US`] of the link, in whole segments.
+    pub(crate) fn record_size(&self, prefix: usize) -> usize {
+        let least = if self.share(self.limit, PAIR_US) < 2 * self.segment { 1 } else { 2 };
+        let segments = (self.worth(RECORD_US) / self.segment).max(least);
+        let message = segments.saturating_mul(self.segment) - self.framing;
+        let record = usize::try_from(message).unwrap_or(usize::MAX).saturating_sub(prefix);
+        record.min(crate::MAX_RECORD)
     }
 
     /// After how many bytes an acknowledgement should be asked for.
@@ -317,11 +331,15 @@ impl Inflight {
         (self.phase, self.least_limit) = (Phase::Probe(PROBE_ROUNDS), self.limit);
     }
 
-    /// Bytes that the link carries in `micros`, as far as the limit says; 0 while nothing is known.
+    /// Bytes that the link carries in `micros`, as far as the limit says, less a packet's; 0 while nothing is known.
     fn worth(&self, micros: u64) -> u32 {
+        self.share(self.limit.saturating_sub(self.segment), micros)
+    }
+
+    /// What of `bytes` a round trip moves in `micros`.
+    fn share(&self, bytes: u32, micros: u64) -> u32 {
         let round_trip = self.aim().max(u64::from(self.smoothed));
-        let bytes = u64::from(self.limit.saturating_sub(self.segment)) * micros / round_trip;
-        u32::try_from(bytes).unwrap_or(u32::MAX)
+        u32::try_from(u64::from(bytes) * micros / round_trip).unwrap_or(u32::MAX)
     }
 
     /// The round trip that is aimed at, and the queue in it, in microseconds.

@@ -69,7 +69,10 @@ where
     /// Whether a stream waits that was not just found to have little to say.
     pub(crate) fn has_more(&self) -> bool {
         let next = self.schedule.peek().and_then(|slot| self.table.get(slot));
-        self.has_control() || next.is_some_and(|state| state.sending.visited != self.visit)
+        let has_more = |state: &StreamState| {
+            state.sending.visited != self.visit || (state.ready == Ready::Busy && state.mode == Mode::Datagram)
+        };
+        self.has_control() || next.is_some_and(has_more)
     }
 
     /// Whether a port may have something to read.
@@ -233,9 +236,10 @@ where
         }
         if self.schedule.is_spent(sending) {
             self.schedule.add(&mut self.table, slot, Ready::Busy);
-        } else if sending.visited == visit {
+        } else if sending.visited == visit && !(was == Ready::Busy && mode == Mode::Datagram) {
             self.schedule.add(&mut self.table, slot, was);
         } else {
+            // Nor is a turn over with the one datagram that finds room in a record.
             self.schedule.put_back(&mut self.table, slot, was);
         }
     }

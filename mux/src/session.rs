@@ -369,8 +369,7 @@ where
         let solicit = self.solicit(&next);
         let mut prefix = Vec::new();
         if self.ack.owed && (sends || self.ack.due.is_some_and(|at| at <= now)) {
-            let held_us = u32::try_from(now.micros_since(self.ack.arrived)).unwrap_or(u32::MAX);
-            append(&mut prefix, Frame::Ack { records: self.received, held_us });
+            append(&mut prefix, self.acknowledgement(now));
             (self.ack.owed, self.ack.due) = (false, None);
         }
         if let Some(within_ms) = solicit {
@@ -414,7 +413,7 @@ where
                 return Err(Next::Held);
             }
         }
-        let size = self.inflight.record_size();
+        let size = self.inflight.record_size(self.prefix_length(now));
         // A datagram needs room for the longest there is; where that is not to be had, control frames go without it.
         let whole = self.streams.next_is_datagram() && self.ring.reserve(MAX_RECORD, MAX_RECORD).is_some();
         let (least, most) = if whole { (MAX_RECORD, MAX_RECORD) } else { (size.min(2 * MAX_HEAD + size / 4), size) };
@@ -434,6 +433,21 @@ where
                 Ok(())
             }
         }
+    }
+
+    fn acknowledgement(&self, now: Instant) -> Frame<'static> {
+        let held_us = u32::try_from(now.micros_since(self.ack.arrived)).unwrap_or(u32::MAX);
+        Frame::Ack { records: self.received, held_us }
+    }
+
+    /// Bytes of the prefix that a record would have now; it asks for an acknowledgement at once or lazily.
+    fn prefix_length(&self, now: Instant) -> usize {
+        let mut prefix = Vec::new();
+        append(&mut prefix, Frame::Solicit { within_ms: LAZY_ACK_MS });
+        if self.ack.owed {
+            append(&mut prefix, self.acknowledgement(now));
+        }
+        prefix.len()
     }
 
     /// Whether, and how soon, an acknowledgement is wanted of what was sent: at once each quarter of what may be in
@@ -583,9 +597,10 @@ where
         }
     }
 
-    /// Tells the link's TCP payload per packet in bytes, so that records fill whole packets.
-    pub fn set_segment(&mut self, bytes: u16) {
-        self.inflight.set_segment(bytes);
+    /// Tells the link's TCP payload per packet and what the host adds to each message, both in bytes, so that messages
+    /// fill whole packets. Payloads larger than Ethernet's are taken for Ethernet's.
+    pub fn set_segment(&mut self, payload: u16, framing: u16) {
+        self.inflight.set_segment(payload, framing);
     }
 }
 

@@ -238,6 +238,34 @@ fn the_base_does_not_creep_up_in_five_minutes() {
 }
 
 #[test]
+fn a_relay_on_the_same_host_says_nothing_of_the_link_behind_it() {
+    // What the kernel says of a loopback; the narrow link is beyond the relay.
+    let (mut pair, idle) = with_echo(AMPLE, LinkShape::new(10.0, 0.7));
+    pair.near.session.set_segment(65_483, 30);
+    begin_bulk(&mut pair, Way::Up);
+    pair.run(2_000);
+    measure(&mut pair, idle, Way::Up, 20).check("10 Mbit/s behind a relay", 0.98, 4_500, (5_000, 10_000));
+}
+
+#[test]
+fn messages_fill_whole_packets() {
+    for (segment, framing) in [(1_448, 30), (1_448, 0), (1_200, 26)] {
+        let mut pair = Pair::of(AMPLE, AMPLE, LinkShape::new(10.0, 0.7));
+        pair.near.session.set_segment(segment, framing);
+        begin_bulk(&mut pair, Way::Up);
+        pair.run(2_000);
+        // Each asks for an acknowledgement here, so that what is left for the record is the same for all.
+        let way = &mut pair.link().ways[0];
+        let longest = way.lengths.iter().max().expect("messages") + usize::from(framing);
+        assert_eq!(
+            longest % usize::from(segment),
+            0,
+            "{longest} bytes, {framing} of them framing, {segment} to a packet"
+        );
+    }
+}
+
+#[test]
 fn the_agents_defaults_fill_a_link_of_their_size() {
     let defaults = Shape { streams: 64, replay: 256 * 1024, receive: 256 * 1024 };
     for (megabit, utilisation) in [(10.0, 0.97), (30.0, 0.95)] {

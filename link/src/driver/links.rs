@@ -102,7 +102,7 @@ impl<V: Services + 'static> Driver<V> {
 
     fn link_up(&mut self, link: Link, resumption: Resumption) {
         if let Some(segment) = link.socket.transport().segment_size() {
-            self.session.set_segment(segment);
+            self.session.set_segment(segment, link.socket.framing());
         }
         info!("{}: link {} up, {resumption}", self.config.name, link.number);
         self.tell(Event::LinkUp { number: link.number, resumption });

@@ -59,9 +59,10 @@ pub struct Way {
     /// So many messages more arrive, and then none.
     pub carries: u64,
     flying: VecDeque<(u64, Vec<u8>)>,
-    /// Nanoseconds of sending so far, and how long each message waited for those before it, in microseconds.
+    /// Nanoseconds of sending so far; how long each message waited for those before it, in microseconds; its bytes.
     pub busy_ns: u64,
     pub waits: Vec<u32>,
+    pub lengths: Vec<usize>,
 }
 
 impl Way {
@@ -78,6 +79,7 @@ impl Way {
             flying: VecDeque::new(),
             busy_ns: 0,
             waits: Vec::new(),
+            lengths: Vec::new(),
         }
     }
 
@@ -85,6 +87,7 @@ impl Way {
         let start = self.free_at_ns.max(now * 1_000);
         let takes = self.rate.map_or(0, |rate| wire_bytes(message.len()) * 1_000_000_000 / rate);
         self.waits.push(((start - now * 1_000) / 1_000) as u32);
+        self.lengths.push(message.len());
         self.free_at_ns = start + takes;
         self.busy_ns += takes;
         let noise = self.random.below(self.jitter_us + 1);
@@ -115,6 +118,7 @@ impl Way {
     pub fn reset_measures(&mut self) {
         self.busy_ns = 0;
         self.waits.clear();
+        self.lengths.clear();
     }
 }
 
