@@ -50,7 +50,7 @@ pub struct Sessions {
 
 struct Entry {
     id: SessionId,
-    handle: Handle<PeerServices>,
+    handle: Handle,
     task: Task<()>,
 }
 
@@ -128,7 +128,7 @@ impl Sessions {
         handle.link(link).map_err(|over| (over.0.socket, Refusal::GoingAway))
     }
 
-    fn begin(self: &Rc<Self>, id: SessionId, limits: Limits, peer: &str) -> Handle<PeerServices> {
+    fn begin(self: &Rc<Self>, id: SessionId, limits: Limits, peer: &str) -> Handle {
         let peer: Arc<str> = peer.into();
         let services = PeerServices { table: Arc::clone(&self.services), peer: Arc::clone(&peer) };
         let resume_for_ms = u64::try_from(limits.resume_for.as_millis()).unwrap_or(u64::MAX);
@@ -168,7 +168,7 @@ impl Sessions {
         false
     }
 
-    fn handle(&self, id: SessionId) -> Option<Handle<PeerServices>> {
+    fn handle(&self, id: SessionId) -> Option<Handle> {
         self.table.borrow().iter().find(|entry| entry.id == id).map(|entry| entry.handle.clone())
     }
 

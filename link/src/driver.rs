@@ -76,17 +76,17 @@ pub struct DriverConfig {
 }
 
 /// Drives one session. Spawn [`run`](Self::run).
-pub struct Driver<V> {
+pub struct Driver {
     config: DriverConfig,
     session: Session<Box<[u8]>, Box<[StreamState]>>,
     /// The memory is with the session; since when it was not needed.
     has_memory: bool,
     quiet_since: Option<Instant>,
-    ports: PortTable<V>,
+    ports: PortTable,
     clock: Clock,
     ready: Arc<ReadySet>,
     wakers: Wakers,
-    commands: Pin<Box<Receiver<Command<V>>>>,
+    commands: Pin<Box<Receiver<Command>>>,
     events: Sender<Event>,
     link: Option<Link>,
     /// A link of the gateway's whose `Hello` is still to be answered, and the number of the last such link.
@@ -108,13 +108,13 @@ struct Wakers {
     commands: Waker,
 }
 
-impl<V: Services + 'static> Driver<V> {
+impl Driver {
     /// A driver without a link, and the handle to it. It runs until it is [told to stop](Handle::stop), its session
     /// ends, or all handles are gone.
     ///
     /// # Errors
     /// What is wrong with the session's shape.
-    pub fn new(config: DriverConfig, services: V) -> Result<(Self, Handle<V>), ShapeError> {
+    pub fn new(config: DriverConfig, services: impl Services + 'static) -> Result<(Self, Handle), ShapeError> {
         let shape = config.session.shape;
         let session = Session::new(config.session, memory::allocate(shape))?;
         let (to_driver, commands) = channel::unbounded();
@@ -133,7 +133,7 @@ impl<V: Services + 'static> Driver<V> {
             session,
             has_memory: true,
             quiet_since: None,
-            ports: PortTable::new(services, Arc::clone(&ready), FIRST_PORT),
+            ports: PortTable::new(Box::new(services), Arc::clone(&ready), FIRST_PORT),
             clock,
             ready,
             wakers,
@@ -305,7 +305,6 @@ impl<V: Services + 'static> Driver<V> {
                     self.session.go_away(u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
                     self.drain_until = Some(now.after_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)));
                 }
-                Poll::Ready(Some(Command::Update(change))) => change(self.ports.services()),
                 Poll::Ready(Some(Command::Status(answer))) => {
                     let _ = answer.try_send(self.status());
                 }

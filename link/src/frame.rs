@@ -171,13 +171,11 @@ impl FrameHeader {
 /// Masks or unmasks `buf` in place; `offset` is how many payload bytes of the same frame came before it.
 pub fn apply_mask(buf: &mut [u8], mask: [u8; 4], offset: u64) {
     let key = key_at(mask, offset);
-    let mut chunks = buf.chunks_exact_mut(KEY_BYTES);
-    for chunk in &mut chunks {
-        for (byte, key) in chunk.iter_mut().zip(&key) {
-            *byte ^= key;
-        }
+    let (words, rest) = buf.as_chunks_mut();
+    for word in words {
+        *word = xor(*word, key);
     }
-    for (byte, key) in chunks.into_remainder().iter_mut().zip(&key) {
+    for (byte, key) in rest.iter_mut().zip(&key) {
         *byte ^= key;
     }
 }
@@ -189,14 +187,12 @@ pub fn apply_mask(buf: &mut [u8], mask: [u8; 4], offset: u64) {
 pub fn copy_masked(dst: &mut [u8], src: &[u8], mask: [u8; 4], offset: u64) {
     assert_eq!(dst.len(), src.len(), "a masked copy needs equal lengths");
     let key = key_at(mask, offset);
-    let mut to = dst.chunks_exact_mut(KEY_BYTES);
-    let mut from = src.chunks_exact(KEY_BYTES);
-    for (to, from) in (&mut to).zip(&mut from) {
-        for ((to, from), key) in to.iter_mut().zip(from).zip(&key) {
-            *to = from ^ key;
-        }
+    let (to_words, to_rest) = dst.as_chunks_mut();
+    let (from_words, from_rest) = src.as_chunks();
+    for (to, from) in to_words.iter_mut().zip(from_words) {
+        *to = xor(*from, key);
     }
-    for ((to, from), key) in to.into_remainder().iter_mut().zip(from.remainder()).zip(&key) {
+    for ((to, from), key) in to_rest.iter_mut().zip(from_rest).zip(&key) {
         *to = from ^ key;
     }
 }
@@ -342,18 +338,17 @@ const LENGTH_IN_2_BYTES: u8 = 126;
 const LENGTH_IN_8_BYTES: u8 = 127;
 const MAX_LENGTH: u64 = u64::MAX >> 1;
 
-/// The key is repeated to this many bytes: a whole number of vector registers on every target, so that the inner loops
-/// become plain vector instructions.
-const KEY_BYTES: usize = 64;
+/// The key is repeated to a word: a loop over bytes is fast only where the compiler turns it into vector instructions,
+/// which it does not in a program built for size.
+const KEY_BYTES: usize = 8;
 
 fn key_at(mask: [u8; 4], offset: u64) -> [u8; KEY_BYTES] {
     let start = (offset % 4) as usize;
-    let turned: [u8; 4] = array::from_fn(|at| mask[(start + at) % 4]);
-    let mut key = [0; KEY_BYTES];
-    for chunk in key.chunks_exact_mut(4) {
-        chunk.copy_from_slice(&turned);
-    }
-    key
+    array::from_fn(|at| mask[(start + at) % 4])
+}
+
+fn xor(word: [u8; KEY_BYTES], key: [u8; KEY_BYTES]) -> [u8; KEY_BYTES] {
+    (u64::from_ne_bytes(word) ^ u64::from_ne_bytes(key)).to_ne_bytes()
 }
 
 /// RFC 6455, section 7.4, with the codes registered at IANA since.

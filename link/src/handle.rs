@@ -29,12 +29,11 @@ pub struct NewStream {
 }
 
 /// What a driver is told.
-pub(crate) enum Command<V> {
+pub(crate) enum Command {
     Link(Box<NewLink>),
     Open(NewStream),
     GoAway(Duration),
     Stop,
-    Update(Box<dyn FnOnce(&mut V) + Send>),
     Status(Sender<Status>),
 }
 
@@ -112,12 +111,12 @@ pub struct Status {
 
 /// The way to a driver. Clones are equal; the driver ends when the last one is gone.
 #[derive(Debug)]
-pub struct Handle<V> {
-    commands: Sender<Command<V>>,
+pub struct Handle {
+    commands: Sender<Command>,
     events: Receiver<Event>,
 }
 
-impl<V> Clone for Handle<V> {
+impl Clone for Handle {
     fn clone(&self) -> Self {
         Self { commands: self.commands.clone(), events: self.events.clone() }
     }
@@ -132,8 +131,8 @@ impl<T> fmt::Debug for Over<T> {
     }
 }
 
-impl<V> Handle<V> {
-    pub(crate) fn new(commands: Sender<Command<V>>, events: Receiver<Event>) -> Self {
+impl Handle {
+    pub(crate) fn new(commands: Sender<Command>, events: Receiver<Event>) -> Self {
         Self { commands, events }
     }
 
@@ -169,11 +168,6 @@ impl<V> Handle<V> {
     /// Ends the session now.
     pub fn stop(&self) {
         let _ = self.commands.try_send(Command::Stop);
-    }
-
-    /// Changes the services that the peer may open, in the driver's task.
-    pub fn update(&self, change: impl FnOnce(&mut V) + Send + 'static) {
-        let _ = self.commands.try_send(Command::Update(Box::new(change)));
     }
 
     /// How the session is doing; `None` if it is over.

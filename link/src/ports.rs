@@ -32,9 +32,9 @@ impl Services for NoServices {
     }
 }
 
-pub(crate) struct PortTable<V> {
+pub(crate) struct PortTable {
     entries: Vec<Entry>,
-    services: V,
+    services: Box<dyn Services>,
     ready: Arc<ReadySet>,
     /// Number of the first slot's first waker in the set; each slot has two, for reading and writing.
     first: usize,
@@ -57,13 +57,9 @@ struct Port {
     since: Instant,
 }
 
-impl<V: Services> PortTable<V> {
-    pub(crate) fn new(services: V, ready: Arc<ReadySet>, first: usize) -> Self {
+impl PortTable {
+    pub(crate) fn new(services: Box<dyn Services>, ready: Arc<ReadySet>, first: usize) -> Self {
         Self { entries: Vec::new(), services, ready, first }
-    }
-
-    pub(crate) fn services(&mut self) -> &mut V {
-        &mut self.services
     }
 
     /// Puts the port of a stream that this side opened at its slot.
@@ -104,7 +100,7 @@ impl<V: Services> PortTable<V> {
     }
 }
 
-impl<V: Services> Ports for PortTable<V> {
+impl Ports for PortTable {
     fn service(&self, slot: Slot) -> &str {
         let entry = self.entries.get(slot.index());
         entry.and_then(|entry| entry.port.as_ref()).map_or("", |port| &port.service)

@@ -73,7 +73,7 @@ fn websocket(socket: Async<TcpStream>, role: Role) -> WebSocket {
 }
 
 /// Gives both drivers a fresh link.
-async fn connect(gateway: &Handle<NoServices>, agent: &Handle<Echo>) {
+async fn connect(gateway: &Handle, agent: &Handle) {
     let (near, far) = socket_pair().unwrap();
     gateway.link(NewLink { socket: websocket(near, Role::Server), hello: None }).unwrap();
     let mut socket = websocket(far, Role::Client);
@@ -81,7 +81,7 @@ async fn connect(gateway: &Handle<NoServices>, agent: &Handle<Echo>) {
     agent.link(NewLink { socket, hello: Some(hello) }).unwrap();
 }
 
-fn open(gateway: &Handle<NoServices>, service: &str) -> Async<TcpStream> {
+fn open(gateway: &Handle, service: &str) -> Async<TcpStream> {
     let (near, far) = socket_pair().unwrap();
     let stream = NewStream { service: Arc::from(service), io: Io::tcp(far).unwrap(), on_end: Box::new(|_| {}) };
     gateway.open(stream).unwrap();
@@ -89,7 +89,7 @@ fn open(gateway: &Handle<NoServices>, service: &str) -> Async<TcpStream> {
 }
 
 /// Runs `test` beside two drivers with a link.
-fn with_session<F: Future<Output = ()>>(test: impl FnOnce(Handle<NoServices>, Handle<Echo>) -> F) {
+fn with_session<F: Future<Output = ()>>(test: impl FnOnce(Handle, Handle) -> F) {
     let executor = LocalExecutor::new();
     let (gateway, to_gateway) = Driver::new(config(Side::Gateway, SHAPE), NoServices).unwrap();
     let (agent, to_agent) = Driver::new(config(Side::Agent, SHAPE), Echo).unwrap();

@@ -155,7 +155,7 @@ impl World {
 
 /// The cloud's end of a session.
 pub struct Gateway {
-    pub handle: Handle<NoServices>,
+    pub handle: Handle,
 }
 
 impl Gateway {

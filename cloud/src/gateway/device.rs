@@ -11,7 +11,7 @@ use std::time::Duration;
 use smol::{Executor, channel};
 use socket2::SockRef;
 use umbilical_link::port::OnEnd;
-use umbilical_link::{Ended, Handle, Io, KeepAlive, NewStream, NoServices};
+use umbilical_link::{Ended, Handle, Io, KeepAlive, NewStream};
 use umbilical_mux::{End, ResetReason, Shape};
 
 use super::keeper::Keeper;
@@ -86,7 +86,7 @@ pub(crate) struct State {
 /// A session that has not ended.
 #[derive(Clone)]
 pub(crate) struct Live {
-    pub(crate) handle: Handle<NoServices>,
+    pub(crate) handle: Handle,
     /// Of its streams that have.
     tally: Arc<Tally>,
 }
@@ -176,7 +176,7 @@ impl State {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn begin(&self, handle: Handle<NoServices>) -> Live {
+    pub(crate) fn begin(&self, handle: Handle) -> Live {
         let live = Live { handle, tally: Arc::default() };
         self.sessions().push(live.clone());
         live

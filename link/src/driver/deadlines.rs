@@ -11,12 +11,11 @@ use super::Driver;
 use crate::handle::{Event, LinkEnd, SessionEnd};
 use crate::keepalive::Verdict;
 use crate::memory::{self, RELEASE_AFTER};
-use crate::ports::Services;
 
 /// How long the peer may take to answer a `Hello`.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
-impl<V: Services + 'static> Driver<V> {
+impl Driver {
     pub(super) fn poll_timer(&mut self, now: Instant) {
         if self.timer_at.take_if(|at| *at <= now).is_none() {
             return;

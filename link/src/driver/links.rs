@@ -10,7 +10,6 @@ use umbilical_mux::{Hello, Instant, MAX_HELLO, Resumption, Violation};
 
 use super::{Driver, NEXT_LINK, close_code};
 use crate::handle::{Event, LinkEnd, NewLink};
-use crate::ports::Services;
 use crate::websocket::{Incoming, WebSocket, WebSocketError};
 
 /// How long a closed link may take to say goodbye.
@@ -38,7 +37,7 @@ impl Link {
     }
 }
 
-impl<V: Services + 'static> Driver<V> {
+impl Driver {
     /// A link is offered: the gateway says `Hello` on it, the agent has read one.
     pub(super) fn offer_link(&mut self, now: Instant, link: NewLink) {
         let NewLink { socket, hello } = link;
