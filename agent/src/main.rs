@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, fmt, io::Write, path::PathBuf, process::ExitCode};
 
-use smol::{channel, future};
+use smol::{LocalExecutor, channel, future};
 use umbilical_agent::{
     log,
     supervisor::Agent,
@@ -65,7 +65,9 @@ fn run(agent: Agent) -> ExitCode {
         Err(error) => return fail(&format_args!("can't receive signals: {error}")),
     };
     let (sender, requests) = channel::unbounded::<Request>();
-    let forward = async {
+    // A task of its own: it is looked at when a signal came, not with each byte.
+    let executor = LocalExecutor::new();
+    let forward = executor.spawn(async move {
         loop {
             match signals.next().await {
                 // the agent holds the receiver until it returns
@@ -73,12 +75,12 @@ fn run(agent: Agent) -> ExitCode {
                 Err(error) => return fail(&format_args!("can't receive signals: {error}")),
             }
         }
-    };
+    });
     let agent = async {
         agent.run(requests).await;
         ExitCode::SUCCESS
     };
-    smol::block_on(future::or(agent, forward))
+    smol::block_on(executor.run(future::or(agent, forward)))
 }
 
 enum Wish {

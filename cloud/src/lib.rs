@@ -25,3 +25,4 @@ pub mod relay;
 pub mod signals;
 pub mod stdio;
 pub mod supervisor;
+pub mod threads;

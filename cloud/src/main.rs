@@ -15,7 +15,8 @@ use umbilical_cloud::connect::Route;
 use umbilical_cloud::log;
 use umbilical_cloud::signals::{Request, Requests};
 use umbilical_cloud::stdio::Stdio;
-use umbilical_cloud::supervisor::{Cloud, on_all_cores};
+use umbilical_cloud::supervisor::Cloud;
+use umbilical_cloud::threads::on_all_cores;
 use umbilical_link::Io;
 use umbilical_relay_protocol::{Key, SasToken};
 
@@ -68,7 +69,8 @@ async fn serve(executor: &Arc<Executor<'static>>, file: &Path) -> ExitCode {
         Err(error) => return refuse(&error),
     };
     let (sender, requests) = channel::unbounded::<Request>();
-    let forward = async {
+    // A task of its own: it is looked at when a signal came, not with each byte.
+    let forward = executor.spawn(async move {
         loop {
             match signals.next().await {
                 // the cloud holds the receiver until it returns
@@ -76,7 +78,7 @@ async fn serve(executor: &Arc<Executor<'static>>, file: &Path) -> ExitCode {
                 Err(error) => return fail(&format_args!("cannot receive signals: {error}")),
             }
         }
-    };
+    });
     let cloud = async {
         cloud.run(requests).await;
         ExitCode::SUCCESS

@@ -6,14 +6,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread;
 use std::time::Duration;
 
 use log::{debug, info, warn};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use smol::Executor;
 use smol::channel::Receiver;
 use smol::future::{self, or};
-use smol::{Executor, channel};
 
 use crate::admin::{Admin, AdminError, Watched};
 use crate::config::{Config, ConfigError, Warning};
@@ -161,24 +160,6 @@ impl Cloud {
         (self.relay, self.gateway, self.config) = (relay, gateway, config);
         Ok(())
     }
-}
-
-/// Runs `work` on an executor with a thread for each core of the machine.
-pub fn on_all_cores<T>(work: impl AsyncFnOnce(&Arc<Executor<'static>>) -> T) -> T {
-    let executor = Arc::new(Executor::new());
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let (running, stop) = channel::bounded::<()>(1);
-    thread::scope(|scope| {
-        for number in 1..cores {
-            let (executor, stop) = (Arc::clone(&executor), stop.clone());
-            let threads = thread::Builder::new().name(format!("executor-{number}"));
-            // one thread less is slower, not wrong
-            let _ = threads.spawn_scoped(scope, move || smol::block_on(executor.run(stop.recv())));
-        }
-        let done = smol::block_on(executor.run(work(&executor)));
-        drop(running);
-        done
-    })
 }
 
 /// Every connection is an open file, and the usual soft limit of 1024 is there for programs that use `select`.

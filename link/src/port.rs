@@ -80,6 +80,15 @@ impl Io {
         }
     }
 
+    /// Ready when a read may find something; errors are for the read to tell.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Tcp(socket) => socket.poll_readable(cx).map(|_| ()),
+            Self::Unix(socket) => socket.poll_readable(cx).map(|_| ()),
+            Self::Other(_) | Self::Dialing(_) => Poll::Ready(()),
+        }
+    }
+
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, chunks: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, chunks),

@@ -52,6 +52,8 @@ struct Port {
     on_end: OnEnd,
     /// The peer's half closed while the service was still being dialled.
     finish_when_dialled: bool,
+    /// The last read was given less than it had room for: the kernel has no more, until it says so.
+    drained: bool,
     sent: u64,
     received: u64,
     since: Instant,
@@ -72,8 +74,16 @@ impl PortTable {
         if entry.wakers.is_none() {
             entry.wakers = Some((self.ready.waker(first), self.ready.waker(first + 1)));
         }
-        entry.port =
-            Some(Port { io, service, on_end, finish_when_dialled: false, sent: 0, received: 0, since: Instant::now() });
+        entry.port = Some(Port {
+            io,
+            service,
+            on_end,
+            finish_when_dialled: false,
+            drained: false,
+            sent: 0,
+            received: 0,
+            since: Instant::now(),
+        });
     }
 
     /// Goes on with dialling, if that is what the port at `slot` is doing: ready if it is connected, or failed.
@@ -119,10 +129,16 @@ impl Ports for PortTable {
 
     fn read(&mut self, slot: Slot, buffer: &mut [u8]) -> Read {
         let Some((port, reading, _)) = self.port(slot) else { return Read::End };
-        match port.io.poll_read(&mut Context::from_waker(reading), buffer) {
+        let cx = &mut Context::from_waker(reading);
+        // A read that would find nothing is a system call saved.
+        if port.drained && port.io.poll_readable(cx).is_pending() {
+            return Read::Pending;
+        }
+        match port.io.poll_read(cx, buffer) {
             Poll::Pending => Read::Pending,
             Poll::Ready(Ok(0)) => Read::End,
             Poll::Ready(Ok(count)) => {
+                port.drained = count < buffer.len();
                 port.sent += count as u64;
                 Read::Data(count)
             }

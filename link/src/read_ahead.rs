@@ -25,22 +25,32 @@ pub struct ReadAhead {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// The last read was given less than it had room for: the kernel has no more, until it says so.
+    drained: bool,
     gives_back: bool,
 }
 
 impl ReadAhead {
     /// With a buffer of its own for good.
     pub(crate) fn keeping(socket: Async<TcpStream>) -> Self {
-        Self { socket, buffer: buffer(), start: 0, end: 0, gives_back: false }
+        Self { socket, buffer: buffer(), start: 0, end: 0, drained: false, gives_back: false }
     }
 
     /// With a buffer only while there is something to read.
     pub(crate) fn giving_back(socket: Async<TcpStream>) -> Self {
-        Self { socket, buffer: Box::default(), start: 0, end: 0, gives_back: true }
+        Self { socket, buffer: Box::default(), start: 0, end: 0, drained: false, gives_back: true }
     }
 
     pub(crate) fn socket(&self) -> &Async<TcpStream> {
         &self.socket
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.drained {
+            // A read that would find nothing is a system call saved.
+            ready!(self.socket.poll_readable(cx))?;
+        }
+        Pin::new(&mut self.socket).poll_read(cx, &mut self.buffer)
     }
 }
 
@@ -55,12 +65,13 @@ impl AsyncRead for ReadAhead {
             if this.buffer.is_empty() {
                 this.buffer = buffer();
             }
-            let read = Pin::new(&mut this.socket).poll_read(cx, &mut this.buffer);
+            let read = this.poll_fill(cx);
             if read.is_pending() && this.gives_back {
                 this.buffer = Box::default();
             }
             this.end = ready!(read)?;
             this.start = 0;
+            this.drained = this.end < this.buffer.len();
         }
         let count = wanted.len().min(this.end - this.start);
         wanted[..count].copy_from_slice(&this.buffer[this.start..this.start + count]);
