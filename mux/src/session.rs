@@ -1,19 +1,24 @@
-//! The session: what two ends share for longer than any link - records, acknowledgements, and the change of links.
+//! The session: what two ends share for longer than any link - its memory, the change of links, what comes in.
+//!
+//! What goes out is in [`outgoing`], what a host may ask about it in [`status`].
+
+mod outgoing;
+mod status;
 
 use core::mem::replace;
 
-use heapless::Vec;
+pub use outgoing::Message;
+pub use status::{Counters, LinkEstimate, Resumption};
 
-use crate::frame::{Frame, MAX_HEAD};
+use crate::frame::Frame;
 use crate::inflight::{Arrived, Inflight};
-use crate::limits::{LAZY_ACK_MS, MAX_CREDIT_AT_OPEN, MAX_PREFIX};
-use crate::replay::{Place, Ring};
-use crate::send::{Room, Turn};
+use crate::limits::MAX_CREDIT_AT_OPEN;
+use crate::replay::Ring;
 use crate::streams::{Peer, Streams, Unannounced};
 use crate::table::StreamState;
 use crate::{
-    Hello, Instant, MAX_MESSAGE, MAX_RECORD, Mode, OpenError, Ports, ResetReason, SessionId, Shape, ShapeError, Side,
-    Slot, Storage, VERSION, Violation,
+    Hello, Instant, MAX_MESSAGE, Mode, OpenError, Ports, ResetReason, SessionId, Shape, ShapeError, Side, Slot,
+    Storage, VERSION, Violation,
 };
 
 /// What a session is made with.
@@ -27,66 +32,6 @@ pub struct Config {
     pub shape: Shape,
     /// How long streams wait for a new link, in milliseconds.
     pub resume_for_ms: u64,
-}
-
-/// What a `Hello` led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resumption {
-    /// The session begins, or began anew because one side no longer knew it; streams of before were reset.
-    Fresh,
-    /// It goes on; so many records are sent again.
-    Resumed {
-        /// Records the peer had not received.
-        resent: u64,
-    },
-}
-
-impl core::fmt::Display for Resumption {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Fresh => f.write_str("session begins"),
-            Self::Resumed { resent } => write!(f, "session goes on, {resent} records sent again"),
-        }
-    }
-}
-
-/// Counts since the session began. They only grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Streams opened, by either side.
-    pub streams_opened: u64,
-    /// Streams that ended by a reset, from either side.
-    pub streams_reset: u64,
-    /// Payload bytes read from ports.
-    pub bytes_sent: u64,
-    /// Payload bytes arrived for ports.
-    pub bytes_received: u64,
-    /// Records sent, those sent again included.
-    pub records_sent: u64,
-    /// Records sent again on a new link.
-    pub records_resent: u64,
-    /// Records received.
-    pub records_received: u64,
-}
-
-/// What the link looks like from here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkEstimate {
-    /// Smallest round trip of late in microseconds, and a smoothed one; `None` until something was acknowledged.
-    pub round_trip_us: Option<(u32, u32)>,
-    /// Bytes sent and not acknowledged.
-    pub in_flight: u32,
-    /// Bytes that may be.
-    pub limit: u32,
-}
-
-/// A message for the link: prefix, then record, sent as one.
-#[derive(Debug)]
-pub struct Message<'a> {
-    /// `Ack` and `Solicit`, made anew each time.
-    pub prefix: Vec<u8, MAX_PREFIX>,
-    /// Numbered frames as they lie in the replay ring; empty for a message that only acknowledges.
-    pub record: &'a [u8],
 }
 
 /// One end of a session. It owns no socket, clock or heap: messages, time and [`Ports`] go in; messages and the next
@@ -118,14 +63,6 @@ enum Asked {
     Not,
     Lazily,
     AtOnce,
-}
-
-/// What there is to send.
-enum Next {
-    Record(Place),
-    /// Something, but it has to wait for acknowledgements.
-    Held,
-    Nothing,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -358,121 +295,6 @@ where
         Ok(())
     }
 
-    /// The next message for the link, if there is one. Ask when the link can take it, and again until there is none;
-    /// after that, once anything was handed in or the [next timeout](Self::next_timeout) has come.
-    pub fn poll_message(&mut self, now: Instant, ports: &mut impl Ports) -> Option<Message<'_>> {
-        if !self.link.up {
-            return None;
-        }
-        let next = self.next_record(now, ports);
-        let sends = matches!(next, Next::Record(_));
-        let solicit = self.solicit(&next);
-        let mut prefix = Vec::new();
-        if self.ack.owed && (sends || self.ack.due.is_some_and(|at| at <= now)) {
-            append(&mut prefix, self.acknowledgement(now));
-            (self.ack.owed, self.ack.due) = (false, None);
-        }
-        if let Some(within_ms) = solicit {
-            append(&mut prefix, Frame::Solicit { within_ms });
-        }
-        match next {
-            Next::Record(place) => Some(Message { prefix, record: self.ring.record(place) }),
-            Next::Held | Next::Nothing => (!prefix.is_empty()).then_some(Message { prefix, record: &[] }),
-        }
-    }
-
-    /// The record to send now: the next one in the ring on this link, or a new one.
-    fn next_record(&mut self, now: Instant, ports: &mut impl Ports) -> Next {
-        if let Some(length) = self.ring.next_length() {
-            // What is sent again waits for its turn; a little may go at once, as it may in `build`.
-            if self.inflight.in_flight() > 0 && !self.inflight.allows(length < MAX_HEAD) {
-                self.inflight.note_limited();
-                return Next::Held;
-            }
-        } else if let Err(next) = self.build(now, ports) {
-            return next;
-        }
-        let Some(place) = self.ring.send(now) else { return Next::Nothing };
-        let length = place.length();
-        self.inflight.on_sent(now, self.acked + self.ring.sent(), length);
-        self.unsolicited = self.unsolicited.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
-        self.streams.counters.records_sent += 1;
-        Next::Record(place)
-    }
-
-    /// Builds a record in the ring, or says why there is none.
-    fn build(&mut self, now: Instant, ports: &mut impl Ports) -> Result<(), Next> {
-        let urgent = self.streams.has_urgent();
-        if !urgent && !self.streams.has_ready() {
-            return Err(Next::Nothing);
-        }
-        let bulk = self.inflight.allows(false);
-        if !bulk {
-            self.inflight.note_limited();
-            if !urgent || !self.inflight.allows(true) {
-                return Err(Next::Held);
-            }
-        }
-        let size = self.inflight.record_size(self.prefix_length(now));
-        // A datagram needs room for the longest there is; where that is not to be had, control frames go without it.
-        let whole = self.streams.next_is_datagram() && self.ring.reserve(MAX_RECORD, MAX_RECORD).is_some();
-        let (least, most) = if whole { (MAX_RECORD, MAX_RECORD) } else { (size.min(2 * MAX_HEAD + size / 4), size) };
-        let Some(room) = self.ring.reserve(least, most) else {
-            self.inflight.note_limited();
-            return Err(Next::Held);
-        };
-        let round_trip = self.inflight.round_trip().map_or(0, |(_, smoothed)| smoothed);
-        let turn = Turn { now, round_trip, quantum: u32::try_from(size).unwrap_or(u32::MAX), bulk };
-        let mut room = Room::new(room);
-        self.streams.fill(turn, &mut room, ports);
-        match room.used() {
-            0 if self.streams.has_ready() => Err(Next::Held),
-            0 => Err(Next::Nothing),
-            length => {
-                self.ring.commit(length);
-                Ok(())
-            }
-        }
-    }
-
-    fn acknowledgement(&self, now: Instant) -> Frame<'static> {
-        let held_us = u32::try_from(now.micros_since(self.ack.arrived)).unwrap_or(u32::MAX);
-        Frame::Ack { records: self.received, held_us }
-    }
-
-    /// Bytes of the prefix that a record would have now; it asks for an acknowledgement at once or lazily.
-    fn prefix_length(&self, now: Instant) -> usize {
-        let mut prefix = Vec::new();
-        append(&mut prefix, Frame::Solicit { within_ms: LAZY_ACK_MS });
-        if self.ack.owed {
-            append(&mut prefix, self.acknowledgement(now));
-        }
-        prefix.len()
-    }
-
-    /// Whether, and how soon, an acknowledgement is wanted of what was sent: at once each quarter of what may be in
-    /// flight and when something has to wait for it; lazily when nothing more is to be said. Every record is covered.
-    fn solicit(&mut self, next: &Next) -> Option<u16> {
-        let asked = match next {
-            Next::Record(_) if self.unsolicited >= self.inflight.solicit_every() => Asked::AtOnce,
-            Next::Record(_) if !self.inflight.allows(false) => Asked::AtOnce,
-            Next::Record(_) if self.ring.next_length().is_some() || self.streams.has_more() => Asked::Not,
-            Next::Record(_) => Asked::Lazily,
-            Next::Held if self.asked < Asked::AtOnce => Asked::AtOnce,
-            Next::Nothing if self.asked < Asked::Lazily => Asked::Lazily,
-            Next::Held | Next::Nothing => return None,
-        };
-        self.asked = asked;
-        match asked {
-            Asked::Not => None,
-            Asked::Lazily => Some(LAZY_ACK_MS),
-            Asked::AtOnce => {
-                self.unsolicited = 0;
-                Some(0)
-            }
-        }
-    }
-
     /// When [`handle_timeout`](Self::handle_timeout) or [`poll_message`](Self::poll_message) has something to do next.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
@@ -602,12 +424,4 @@ where
     pub fn set_segment(&mut self, payload: u16, framing: u16) {
         self.inflight.set_segment(payload, framing);
     }
-}
-
-/// Adds a frame to a prefix, which has room for one of each kind that may be in it.
-fn append(prefix: &mut Vec<u8, MAX_PREFIX>, frame: Frame<'_>) {
-    let mut bytes = [0; MAX_PREFIX];
-    let length = frame.encode(&mut bytes).unwrap_or(0);
-    let fits = prefix.extend_from_slice(bytes.get(..length).unwrap_or_default());
-    debug_assert!(fits.is_ok(), "a prefix of more than {MAX_PREFIX} bytes");
 }
