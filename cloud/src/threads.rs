@@ -31,11 +31,22 @@ pub fn on_all_cores<T>(work: impl AsyncFnOnce(&Arc<Executor<'static>>) -> T) -> 
                 helpers.push(helper.thread().clone());
             }
         }
-        let done = smol::block_on(lead(&executor, &helpers, work(&executor)));
-        over.store(true, Ordering::Release);
-        helpers.iter().for_each(Thread::unpark);
-        done
+        let _dismissed = Dismissed { over: &over, helpers: &helpers };
+        smol::block_on(lead(&executor, &helpers, work(&executor)))
     })
+}
+
+/// Lets the helpers end when dropped: also after a panic, or the scope would wait for them for ever.
+struct Dismissed<'h> {
+    over: &'h AtomicBool,
+    helpers: &'h [Thread],
+}
+
+impl Drop for Dismissed<'_> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        self.helpers.iter().for_each(Thread::unpark);
+    }
 }
 
 /// Runs tasks until `work` is done, alone as long as there is one at a time.
