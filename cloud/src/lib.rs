@@ -19,6 +19,7 @@ pub mod connect;
 mod deadline;
 pub mod gateway;
 pub mod http;
+mod listening;
 pub mod log;
 mod pinned;
 pub mod relay;

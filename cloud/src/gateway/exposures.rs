@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, log, warn};
 use smol::{Async, Executor, Task, Timer};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{SockRef, TcpKeepalive};
 use umbilical_link::{Ended, Io};
 use umbilical_mux::{End, ResetReason};
 
@@ -20,9 +20,7 @@ use super::device::{Client, ClientEnd, Device, Directions, reset};
 use super::paced::Paced;
 use super::sender::SenderError;
 use crate::config::Exposure;
-
-/// Connections that the kernel may hold for us.
-const BACKLOG: i32 = 1024;
+use crate::listening::listen;
 
 /// A client that is silent may be so for as long as it likes. One whose machine is gone must be noticed.
 const KEEPALIVE: TcpKeepalive =
@@ -155,14 +153,6 @@ impl OpenExposure {
             bytes_out: counters.to_device.load(Relaxed),
         }
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<Async<TcpListener>> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Async::new(TcpListener::from(socket))
 }
 
 async fn serve(shared: Arc<Shared>, listener: Async<TcpListener>) {

@@ -26,6 +26,7 @@ use super::signal::Signal;
 use super::{Shared, accept, connect, listen, tracking};
 use crate::deadline;
 use crate::http::{HeadError, RequestHead, Response};
+use crate::listening;
 
 /// Pause after the system refused to hand out a connection: it is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -74,7 +75,7 @@ impl Bound {
 /// # Errors
 /// The system's, when the address is taken, not this machine's, or not allowed.
 pub(crate) fn bind(endpoint: &Endpoint) -> io::Result<(Bound, Async<TcpListener>)> {
-    let listener = Async::<TcpListener>::bind(endpoint.address)?;
+    let listener = listening::listen(endpoint.address)?;
     let bound = Bound {
         configured: endpoint.address,
         address: listener.get_ref().local_addr()?,
