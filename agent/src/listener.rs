@@ -19,7 +19,7 @@ use crate::{
     credentials::{Credentials, CredentialsError, Token},
     renewal::replacement,
     stop::Stop,
-    sys::{NetworkNews, boot_time},
+    sys::{NetworkNews, boot_time, give_back_freed_memory},
 };
 
 /// Between attempts to renew a token, and between looks at a token file.
@@ -62,6 +62,7 @@ impl Listener {
                 None => return,
                 Some(Ok((mut channel, token))) => {
                     info!("listening at {}", self.relay.url);
+                    give_back_freed_memory();
                     said.clear();
                     let since = boot_time();
                     let Err(lost) = self.serve(&mut channel, token, answers, stop).await else {

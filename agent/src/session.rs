@@ -21,6 +21,7 @@ use umbilical_link::{
 use umbilical_mux::{Config, Hello, SessionId, Shape, Side, Violation};
 
 use crate::services::{PeerServices, ServiceTable};
+use crate::sys::give_back_freed_memory;
 
 /// How long the gateway may take to say `Hello`, and to read a refusal.
 const HELLO: Duration = Duration::from_secs(10);
@@ -145,6 +146,9 @@ impl Sessions {
             let heard = async {
                 while let Some(event) = events.event().await {
                     report(&peer, id, &event);
+                    if matches!(event, Event::LinkUp { .. } | Event::Ended(_)) {
+                        give_back_freed_memory();
+                    }
                 }
             };
             future::zip(driver.run(), heard).await;

@@ -1,6 +1,7 @@
 //! What the agent asks of the kernel itself: the only place that uses `nix` and signals.
 
 mod files;
+mod heap;
 mod network;
 mod process;
 mod resident;
@@ -9,6 +10,7 @@ mod uptime;
 
 pub use self::{
     files::raise_file_limit,
+    heap::give_back_freed_memory,
     network::NetworkNews,
     process::GroupKiller,
     resident::resident_bytes,
