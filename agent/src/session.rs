@@ -18,7 +18,7 @@ use umbilical_link::{
     upgrade::Upgraded,
     websocket::{Incoming, WebSocketError},
 };
-use umbilical_mux::{Config, Hello, SessionId, Shape, Side, Violation};
+use umbilical_mux::{Config, Hello, MAX_RECORD, SessionId, Shape, Side, Violation};
 
 use crate::services::{PeerServices, ServiceTable};
 use crate::sys::give_back_freed_memory;
@@ -134,7 +134,7 @@ impl Sessions {
         let services = PeerServices { table: Arc::clone(&self.services), peer: Arc::clone(&peer) };
         let resume_for_ms = u64::try_from(limits.resume_for.as_millis()).unwrap_or(u64::MAX);
         let config = DriverConfig {
-            session: Config { side: Side::Agent, id, shape: limits.shape, resume_for_ms },
+            session: Config { side: Side::Agent, id, shape: limits.shape, record: MAX_RECORD, resume_for_ms },
             name: Arc::clone(&peer),
             keep_alive: keep_alive(limits.keep_alive),
             release_memory: false,

@@ -433,6 +433,7 @@ fn a_gateway_that_breaks_the_protocol_loses_its_session_and_no_other() {
             streams: 8,
             credit: 256,
             replay: 64 * 1024,
+            record: 16_320,
             features: 0,
         };
         socket.send(hello.encode(&mut [0; umbilical_mux::MAX_HELLO]), &[]).unwrap();

@@ -25,7 +25,7 @@ use umbilical_link::tls;
 use umbilical_link::transport::{Transport, prepare_socket};
 use umbilical_link::upgrade::{Role, Upgraded};
 use umbilical_link::{Driver, DriverConfig, Io, KeepAlive, NewLink, NewStream, NoServices, Services, WebSocket};
-use umbilical_mux::{Config, Hello, ResetReason, SessionId, Shape, Side};
+use umbilical_mux::{Config, Hello, MAX_RECORD, ResetReason, SessionId, Shape, Side};
 
 use support::Authority;
 
@@ -59,7 +59,7 @@ impl Services for Target {
 
 fn config(side: Side) -> DriverConfig {
     DriverConfig {
-        session: Config { side, id: SessionId([7; 16]), shape: SHAPE, resume_for_ms: 10_000 },
+        session: Config { side, id: SessionId([7; 16]), shape: SHAPE, record: MAX_RECORD, resume_for_ms: 10_000 },
         name: "test".into(),
         keep_alive: KeepAlive::default(),
         release_memory: false,

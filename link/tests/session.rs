@@ -14,13 +14,13 @@ use umbilical_link::upgrade::{Role, Upgraded};
 use umbilical_link::{
     Driver, DriverConfig, Handle, Io, KeepAlive, NewLink, NewStream, NoServices, Services, WebSocket,
 };
-use umbilical_mux::{Config, Hello, ResetReason, SessionId, Shape, Side};
+use umbilical_mux::{Config, Hello, MAX_RECORD, ResetReason, SessionId, Shape, Side};
 
 const SHAPE: Shape = Shape { streams: 128, replay: 256 * 1024, receive: 256 * 1024 };
 
 fn config(side: Side, shape: Shape) -> DriverConfig {
     DriverConfig {
-        session: Config { side, id: SessionId([7; 16]), shape, resume_for_ms: 10_000 },
+        session: Config { side, id: SessionId([7; 16]), shape, record: MAX_RECORD, resume_for_ms: 10_000 },
         name: "test".into(),
         keep_alive: KeepAlive::default(),
         release_memory: side == Side::Gateway,

@@ -12,8 +12,8 @@ use std::cell::RefCell;
 use embedded_io::{ErrorKind, ErrorType, ReadReady};
 use heapless::{Deque, Vec};
 use umbilical_mux::{
-    ByteLink, Config, End, Instant, MIN_REPLAY, Mode, Ports, Progress, Read, ResetReason, Session, SessionId, Shape,
-    Side, Slot, Storage, StreamState, Write,
+    ByteLink, Config, End, Instant, MIN_RECORD, MIN_REPLAY, Mode, Ports, Progress, Read, ResetReason, Session,
+    SessionId, Shape, Side, Slot, Storage, StreamState, Write,
 };
 
 const SHAPE: Shape = Shape { streams: 2, replay: MIN_REPLAY, receive: 4 * 1024 };
@@ -112,7 +112,13 @@ fn main() {
     let [near_replay, far_replay] = &mut replay;
     let [near_receive, far_receive] = &mut receive;
     let session = |side, replay, receive| {
-        let config = Config { side, id: SessionId(*b"sixteen of these"), shape: SHAPE, resume_for_ms: 120_000 };
+        let config = Config {
+            side,
+            id: SessionId(*b"sixteen of these"),
+            shape: SHAPE,
+            record: MIN_RECORD,
+            resume_for_ms: 120_000,
+        };
         let streams = [StreamState::EMPTY; SHAPE.streams as usize];
         Session::<&mut [u8], _>::new(config, Storage { replay, receive, streams }).expect("a good shape")
     };

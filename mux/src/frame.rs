@@ -6,7 +6,7 @@
 //! | kind: varint | fields of the kind | payload of Data and Datagram |
 //!        1             0 to 72               0 to MAX_RECORD - 8
 //!
-//! 0 Hello     version session link received resumes streams credit replay features | later versions may add fields
+//! 0 Hello     version session link received resumes streams credit replay record features | later versions may add fields
 //! 1 Ack       records: varint u64, held_us: varint u32
 //! 2 Solicit   within_ms: varint u16
 //! 3 Open      stream: varint u32, mode: varint (0 stream, 1 datagram), service: length + UTF-8
@@ -157,7 +157,8 @@ pub(crate) const fn data_head(stream: StreamId) -> usize {
 ///
 /// ```text
 /// | 0: kind | version: varint u16 | session: 16 bytes | link: varint u32 | received: varint u64 |
-/// | resumes: varint u32 | streams: varint u16 | credit: varint u32 | replay: varint u32 | features: varint u32 |
+/// | resumes: varint u32 | streams: varint u16 | credit: varint u32 | replay: varint u32 | record: varint u32 |
+/// | features: varint u32 |
 /// ```
 ///
 /// The version comes first so that any version can read it. Bytes after the last field belong to later versions and
@@ -181,6 +182,8 @@ pub struct Hello {
     pub credit: u32,
     /// Bytes of the sender's replay ring, for the peer's diagnostics.
     pub replay: u32,
+    /// Bytes of a record that the sender of this frame takes, [`MIN_RECORD`](crate::MIN_RECORD) at least.
+    pub record: u32,
     /// One bit per optional feature; none are defined yet.
     pub features: u32,
 }

@@ -13,15 +13,15 @@
 //! under. A round in which the sender had too little to say, or waited for credit, tells nothing and changes nothing.
 //!
 //! `base` is the smallest round trip of the last [`BASE_WINDOW_US`]; to find it again under load, and when the link has got
-//! twice the room, the limit is lowered for two rounds. A new link starts small and grows by half each round until a queue
-//! shows, or until acknowledgements come in one unbroken train, whose pace is the link's; so does a link that has become
-//! faster. However far the limit rises, what is in flight follows only by two bytes for each one acknowledged: a burst
-//! would be the queue to be avoided.
+//! twice the room, the limit is lowered for two rounds, and again until what is found stays the same. A new link starts
+//! small and grows by half each round until a queue shows, or until acknowledgements come in one unbroken train, whose pace
+//! is the link's; so does a link that has become faster. However far the limit rises, what is in flight follows by half of
+//! what is acknowledged: a burst would be the queue to be avoided.
 //!
 //! A queue on the way back counts like one on the way there. To count it for nothing, by the peer's clock in `Ack`, makes
 //! two saturated ways hand whole windows to and fro: acknowledgements wait behind the data they travel with.
 
-use crate::Instant;
+use crate::{Instant, MIN_RECORD};
 
 /// The queue that is aimed at on a link without noise, in microseconds of its time: the price for using it fully.
 const QUEUE_US: u32 = 1_750;
@@ -201,8 +201,9 @@ impl Inflight {
         let least = if self.share(self.limit, PAIR_US) < 2 * self.segment { 1 } else { 2 };
         let segments = (self.worth(RECORD_US) / self.segment).max(least);
         let message = segments.saturating_mul(self.segment) - self.framing;
-        let record = usize::try_from(message).unwrap_or(usize::MAX).saturating_sub(prefix);
-        record.min(crate::MAX_RECORD)
+        // While little is known of the link, a long record would be all that may be in flight and more.
+        let most = MIN_RECORD.max(usize::try_from(self.window / 8).unwrap_or(usize::MAX));
+        usize::try_from(message).unwrap_or(usize::MAX).saturating_sub(prefix).min(most)
     }
 
     /// After how many bytes an acknowledgement should be asked for.
@@ -232,7 +233,9 @@ impl Inflight {
             self.grow(now, arrived.bytes);
         }
         if !matches!(self.phase, Phase::Probe(_)) {
-            self.window = self.window.saturating_add(arrived.bytes).min(self.limit);
+            let far = self.limit.saturating_sub(self.window) > 4 * self.segment;
+            self.window =
+                self.window.saturating_add(if far { arrived.bytes / 2 } else { arrived.bytes }).min(self.limit);
         }
         if acked >= self.round.until_record && now >= self.round.not_before {
             self.end_round(now);
@@ -285,7 +288,11 @@ impl Inflight {
     fn end_round(&mut self, now: Instant) {
         let least = self.round.least;
         match self.phase {
-            Phase::Probe(1) => (self.base, self.base_at, self.phase) = (least, now, Phase::Cruise),
+            Phase::Probe(1) => {
+                // A base that has moved may still have a queue in it: it is looked for again.
+                self.least_limit = if least.abs_diff(self.base) > self.base / 8 { 0 } else { self.limit };
+                (self.base, self.base_at, self.phase) = (least, now, Phase::Cruise);
+            }
             Phase::Probe(rounds) => self.phase = Phase::Probe(rounds - 1),
             Phase::Startup | Phase::Cruise if !self.before.limited => {}
             Phase::Startup => {
@@ -328,7 +335,7 @@ impl Inflight {
         let holds = self.worth(u64::from(self.base));
         let queue = self.worth(u64::from(self.queue())).saturating_add(self.segment);
         self.window = holds.saturating_sub(queue.max(self.worth(PROBE_US).min(holds / 8))).max(1);
-        (self.phase, self.least_limit) = (Phase::Probe(PROBE_ROUNDS), self.limit);
+        self.phase = Phase::Probe(PROBE_ROUNDS);
     }
 
     /// Bytes that the link carries in `micros`, as far as the limit says, less a packet's; 0 while nothing is known.

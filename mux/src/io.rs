@@ -4,18 +4,22 @@
 //! line) needs a layer below that notices. Messages are told apart by their length, which a WebSocket would do otherwise:
 //!
 //! ```text
-//! | length: u16, big endian, 1 to MAX_MESSAGE | message | length | message | ...
+//! | length: u16, big endian, 1 to 16,344 | message | length | message | ...
 //! ```
 //!
-//! There is no heap: a [`ByteLink`] holds the one message that is coming in. `examples/loopback.rs` is a whole host.
+//! There is no heap: a [`ByteLink`] holds the one message that is coming in, of a record of [`MIN_RECORD`] bytes at most. `examples/loopback.rs` is a whole host.
 
 use embedded_io::{Read, ReadReady, Write};
 
 use crate::{
-    Hello, Instant, MAX_HELLO, MAX_MESSAGE, Ports, ResetReason, Resumption, Session, Side, StreamState, Violation,
+    Hello, Instant, MAX_HELLO, MAX_PREFIX, MIN_RECORD, Ports, ResetReason, Resumption, Session, Side, StreamState,
+    Violation,
 };
 
 const LENGTH: usize = 2;
+
+/// Bytes of a message at most. Less than a WebSocket takes: it lies inside the link.
+const MESSAGE: usize = MIN_RECORD + MAX_PREFIX;
 
 /// One link of a session. When it is over, whatever the reason, the next one is another `ByteLink`.
 #[derive(Debug)]
@@ -24,7 +28,7 @@ pub struct ByteLink<L> {
     side: Side,
     state: State,
     /// Length and message, as far as they have come.
-    input: [u8; LENGTH + MAX_MESSAGE],
+    input: [u8; LENGTH + MESSAGE],
     filled: usize,
 }
 
@@ -95,11 +99,11 @@ impl<L: Read + ReadReady + Write> ByteLink<L> {
     }
 
     const fn new(link: L, side: Side, state: State) -> Self {
-        Self { link, side, state, input: [0; LENGTH + MAX_MESSAGE], filled: 0 }
+        Self { link, side, state, input: [0; LENGTH + MESSAGE], filled: 0 }
     }
 
     /// Takes at most one message in and hands at most one out. Reads only what is ready; a write may block, as
-    /// [`Write`] does, for up to a message of [`MAX_MESSAGE`] bytes.
+    /// [`Write`] does, for up to a record of [`MIN_RECORD`] bytes and its prefix.
     ///
     /// # Errors
     /// The link is over; so is every later turn.
@@ -146,7 +150,7 @@ impl<L: Read + ReadReady + Write> ByteLink<L> {
         if let State::Dialling(number) = self.state {
             // Nothing more is taken of the link before: this Hello counts what was received.
             session.handle_link_lost(now);
-            self.say_hello(&session.hello(number))?;
+            self.say_hello(session.hello(number))?;
             self.state = State::Waiting;
         }
         let before = self.filled;
@@ -193,13 +197,14 @@ impl<L: Read + ReadReady + Write> ByteLink<L> {
         let resumption = session.handle_hello(now, &hello, ports)?;
         self.state = State::Up(hello.link);
         if self.side == Side::Agent {
-            self.say_hello(&session.hello(hello.link))?;
+            self.say_hello(session.hello(hello.link))?;
         }
         Ok(Progress::Up(resumption))
     }
 
-    fn say_hello(&mut self, hello: &Hello) -> Result<(), ByteLinkError<L::Error>> {
-        self.write(hello.encode(&mut [0; MAX_HELLO]), &[])
+    fn say_hello(&mut self, hello: Hello) -> Result<(), ByteLinkError<L::Error>> {
+        let record = u32::try_from(MIN_RECORD).unwrap_or(u32::MAX);
+        self.write(Hello { record, ..hello }.encode(&mut [0; MAX_HELLO]), &[])
     }
 
     /// Reads what is ready of one message; whether it is whole.
@@ -226,7 +231,7 @@ impl<L: Read + ReadReady + Write> ByteLink<L> {
         match usize::from(u16::from_be_bytes([high, low])) {
             _ if self.filled < LENGTH => Ok(0),
             0 => Err(Violation::Malformed(0)),
-            length if length > MAX_MESSAGE => Err(Violation::RecordTooLong(length)),
+            length if length > MESSAGE => Err(Violation::RecordTooLong(length)),
             length => Ok(length),
         }
     }
@@ -348,7 +353,7 @@ mod tests {
             receive: vec![0; shape.receive_memory()],
             streams: vec![StreamState::EMPTY; 2],
         };
-        let config = Config { side, id: SessionId([3; 16]), shape, resume_for_ms: 1_000 };
+        let config = Config { side, id: SessionId([3; 16]), shape, record: MIN_RECORD, resume_for_ms: 1_000 };
         Host { session: Session::new(config, storage).expect("a good shape"), ports: OnePort::default() }
     }
 
@@ -426,9 +431,8 @@ mod tests {
 
     #[test]
     fn a_length_out_of_range_ends_the_session_before_a_byte_is_read() {
-        let longest = u16::try_from(MAX_MESSAGE).expect("a length of 16 bits");
-        for (length, violation) in
-            [(0, Violation::Malformed(0)), (longest + 1, Violation::RecordTooLong(MAX_MESSAGE + 1))]
+        let longest = u16::try_from(MESSAGE).expect("a length of 16 bits");
+        for (length, violation) in [(0, Violation::Malformed(0)), (longest + 1, Violation::RecordTooLong(MESSAGE + 1))]
         {
             let mut hosts = [host(Side::Gateway), host(Side::Agent)];
             let mut now = 0;
@@ -446,8 +450,8 @@ mod tests {
     fn a_longest_message_fits_and_a_first_message_must_be_hello() {
         let mut hosts = [host(Side::Gateway), host(Side::Agent)];
         let [near, far] = wires();
-        near.outgoing.borrow_mut().extend([(MAX_MESSAGE >> 8).to_le_bytes()[0], MAX_MESSAGE.to_le_bytes()[0]]);
-        near.outgoing.borrow_mut().extend([4; MAX_MESSAGE]);
+        near.outgoing.borrow_mut().extend([(MESSAGE >> 8).to_le_bytes()[0], MESSAGE.to_le_bytes()[0]]);
+        near.outgoing.borrow_mut().extend([4; MESSAGE]);
         let mut far = ByteLink::answer(far);
         assert_eq!(turn(&mut far, &mut hosts[1], 0), Err(ByteLinkError::Violation(Violation::NoHello)));
         assert_eq!(far.into_inner().incoming.borrow().len(), 0);

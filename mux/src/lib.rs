@@ -77,7 +77,9 @@ pub use frame::{Frame, Hello, MAX_HELLO};
 pub use id::{SessionId, Side, Slot, StreamId};
 #[cfg(feature = "embedded-io")]
 pub use io::{ByteLink, ByteLinkError, Progress};
-pub use limits::{MAX_DATAGRAM, MAX_MESSAGE, MAX_PREFIX, MAX_RECORD, MAX_SERVICE, MAX_STREAMS, MIN_REPLAY, VERSION};
+pub use limits::{
+    MAX_DATAGRAM, MAX_MESSAGE, MAX_PREFIX, MAX_RECORD, MAX_SERVICE, MAX_STREAMS, MIN_RECORD, MIN_REPLAY, VERSION,
+};
 pub use pool::memory_for;
 pub use ports::{End, Mode, Ports, Read, Write};
 pub use reason::ResetReason;

@@ -4,7 +4,7 @@ use crate::frame::{Frame, MAX_CONTROL, MAX_HEAD, data_head};
 use crate::limits::IDLE_CREDIT_MS;
 use crate::streams::Streams;
 use crate::table::{Phase, Ready, StreamState};
-use crate::{Instant, MAX_DATAGRAM, MAX_RECORD, MAX_SERVICE, Mode, Ports, Read, ResetReason, Slot, StreamId};
+use crate::{Instant, MAX_DATAGRAM, MAX_SERVICE, MIN_RECORD, Mode, Ports, Read, ResetReason, Slot, StreamId};
 
 /// A read of fewer bytes than this is not worth a frame at the end of a record.
 const MIN_PAYLOAD: usize = 64;
@@ -95,7 +95,7 @@ where
             let Some(state) = self.table.get(slot) else { return };
             let tried = state.sending.visited == self.visit;
             let no_room = match state.mode {
-                Mode::Datagram => room.left() < MAX_RECORD,
+                Mode::Datagram => room.left() < MIN_RECORD,
                 Mode::Stream => room.left() < data_head(state.id) + MIN_PAYLOAD,
             };
             if tried || no_room {

@@ -17,8 +17,8 @@ use crate::replay::Ring;
 use crate::streams::{Peer, Streams, Unannounced};
 use crate::table::StreamState;
 use crate::{
-    Hello, Instant, MAX_MESSAGE, Mode, OpenError, Ports, ResetReason, SessionId, Shape, ShapeError, Side, Slot,
-    Storage, VERSION, Violation,
+    Hello, Instant, MAX_PREFIX, MAX_RECORD, MIN_RECORD, Mode, OpenError, Ports, ResetReason, SessionId, Shape,
+    ShapeError, Side, Slot, Storage, VERSION, Violation,
 };
 
 /// What a session is made with.
@@ -30,6 +30,8 @@ pub struct Config {
     pub id: SessionId,
     /// The memory it will be lent.
     pub shape: Shape,
+    /// Bytes of a record that its links take: [`MIN_RECORD`] to [`MAX_RECORD`].
+    pub record: usize,
     /// How long streams wait for a new link, in milliseconds.
     pub resume_for_ms: u64,
 }
@@ -95,6 +97,9 @@ where
     /// What is wrong with the shape, or too small in the storage for it.
     pub fn new(config: Config, storage: Storage<B, S>) -> Result<Self, ShapeError> {
         config.shape.check()?;
+        if !(MIN_RECORD..=MAX_RECORD).contains(&config.record) {
+            return Err(ShapeError::Record { least: MIN_RECORD, most: MAX_RECORD });
+        }
         let mut session = Self {
             config,
             streams: Streams::new(config.side, storage.streams, storage.receive),
@@ -169,6 +174,7 @@ where
             streams,
             credit: self.config.shape.budget().floor(),
             replay: u32::try_from(replay).unwrap_or(u32::MAX),
+            record: u32::try_from(self.config.record).unwrap_or(u32::MAX),
             features: 0,
         }
     }
@@ -195,6 +201,10 @@ where
         if hello.credit > MAX_CREDIT_AT_OPEN {
             return Err(Violation::BadLimit("credit"));
         }
+        let record = usize::try_from(hello.record).unwrap_or(usize::MAX).min(MAX_RECORD);
+        if record < MIN_RECORD {
+            return Err(Violation::BadLimit("record"));
+        }
         let began = self.link.began;
         let continues = began != 0 && hello.resumes == began;
         if hello.resumes != 0 && !continues && self.config.side == Side::Gateway {
@@ -203,6 +213,9 @@ where
         }
         if continues && hello.credit != self.streams.peer.credit {
             return Err(Violation::BadLimit("credit"));
+        }
+        if continues && record != self.streams.peer.record {
+            return Err(Violation::BadLimit("record"));
         }
         if continues && (hello.received < self.acked || hello.received > self.acked + self.ring.stored()) {
             return Err(Violation::BadAck(hello.received));
@@ -218,7 +231,7 @@ where
         self.inflight.restart(now);
         (self.unsolicited, self.asked) = (0, Asked::AtOnce);
         self.ack = Ack { arrived: now, ..Ack::default() };
-        self.streams.peer = Peer { streams: hello.streams, credit: hello.credit };
+        self.streams.peer = Peer { streams: hello.streams, credit: hello.credit, record };
         let began = if continues { began } else { hello.link };
         self.link = Link { number: hello.link, up: true, began, give_up: None };
         let resent = self.ring.stored();
@@ -243,7 +256,7 @@ where
         if message.is_empty() {
             return Err(Violation::Malformed(0));
         }
-        if message.len() > MAX_MESSAGE {
+        if message.len() > self.config.record + MAX_PREFIX {
             return Err(Violation::RecordTooLong(message.len()));
         }
         if !self.link.up {

@@ -8,7 +8,7 @@ use crate::credit::Budget;
 use crate::pool::Pool;
 use crate::schedule::Schedule;
 use crate::table::{Control, Phase, Ready, StreamState, Table};
-use crate::{Counters, End, Instant, Mode, OpenError, Ports, ResetReason, Side, Slot, StreamId, Violation};
+use crate::{Counters, End, Instant, MIN_RECORD, Mode, OpenError, Ports, ResetReason, Side, Slot, StreamId, Violation};
 
 /// Runs of refused streams that are kept until their `Reset` can be written. One run is any number of streams that were
 /// opened in a row, so that an honest peer never needs more than a few.
@@ -47,6 +47,8 @@ pub(crate) enum Unannounced {
 pub(crate) struct Peer {
     pub(crate) streams: u16,
     pub(crate) credit: u32,
+    /// Bytes of a record.
+    pub(crate) record: usize,
 }
 
 /// Which sides are going away.
@@ -91,7 +93,7 @@ where
             schedule: Schedule::new(),
             next_stream: side.first_stream(),
             peer_stream: 0,
-            peer: Peer { streams: u16::MAX, credit: 0 },
+            peer: Peer { streams: u16::MAX, credit: 0, record: MIN_RECORD },
             refused: Deque::new(),
             shutdown: Shutdown::default(),
             idle_check: None,

@@ -5,8 +5,8 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use umbilical_mux::{
-    Config, End, Instant, MAX_DATAGRAM, MAX_MESSAGE, Mode, Ports, Read, ResetReason, Session, SessionId, Shape, Side,
-    Slot, Storage, StreamState, Write,
+    Config, End, Instant, MAX_DATAGRAM, MAX_MESSAGE, MAX_RECORD, Mode, Ports, Read, ResetReason, Session, SessionId,
+    Shape, Side, Slot, Storage, StreamState, Write,
 };
 
 /// The system's allocator; counts what the thread asks it for.
@@ -120,7 +120,7 @@ fn side(side: Side, ports: FixedPorts) -> Host {
         receive: vec![0; shape.receive_memory()],
         streams: vec![StreamState::EMPTY; STREAMS],
     };
-    let config = Config { side, id: SessionId([1; 16]), shape, resume_for_ms: 1_000 };
+    let config = Config { side, id: SessionId([1; 16]), shape, record: MAX_RECORD, resume_for_ms: 1_000 };
     Host { session: Session::new(config, storage).expect("a good shape"), ports }
 }
 

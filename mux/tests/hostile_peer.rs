@@ -21,6 +21,7 @@ const HELLO: Hello = Hello {
     streams: 64,
     credit: 1_024,
     replay: 262_144,
+    record: 65_472,
     features: 0,
 };
 
@@ -250,6 +251,8 @@ fn hellos_that_are_refused_change_nothing() {
         (Hello { streams: 0, ..again }, Violation::BadLimit("streams")),
         (Hello { credit: 16 * 1024 * 1024 + 1, ..again }, Violation::BadLimit("credit")),
         (Hello { credit: 1_025, ..again }, Violation::BadLimit("credit")),
+        (Hello { record: 16_319, ..again }, Violation::BadLimit("record")),
+        (Hello { record: 16_320, ..again }, Violation::BadLimit("record")),
         (Hello { received: 1, ..again }, Violation::BadAck(1)),
         (Hello { received: u64::MAX, ..again }, Violation::BadAck(u64::MAX)),
     ];

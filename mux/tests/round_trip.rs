@@ -74,17 +74,20 @@ fn frame() -> impl Strategy<Value = Owned> {
 
 fn hello() -> impl Strategy<Value = Hello> {
     let place = (any::<[u8; 16]>(), number(), any::<u64>(), number());
-    let limits = (any::<u16>(), number(), number(), number());
-    (place, limits).prop_map(|((session, link, received, resumes), (streams, credit, replay, features))| Hello {
-        version: VERSION,
-        session: SessionId(session),
-        link,
-        received,
-        resumes,
-        streams,
-        credit,
-        replay,
-        features,
+    let limits = (any::<u16>(), number(), number(), number(), number());
+    (place, limits).prop_map(|((session, link, received, resumes), (streams, credit, replay, record, features))| {
+        Hello {
+            version: VERSION,
+            session: SessionId(session),
+            link,
+            received,
+            resumes,
+            streams,
+            credit,
+            replay,
+            record,
+            features,
+        }
     })
 }
 
@@ -157,7 +160,7 @@ proptest! {
     fn a_hello_reads_as_it_was_written(hello in hello(), later in proptest::collection::vec(any::<u8>(), 0..40)) {
         let mut out = [0; MAX_HELLO];
         let written = hello.encode(&mut out).to_vec();
-        prop_assert!(written.len() <= 58);
+        prop_assert!(written.len() <= 63);
         prop_assert_eq!(Hello::decode(&written), Ok(hello));
         prop_assert_eq!(Hello::decode(&[&written[..], &later].concat()), Ok(hello));
     }

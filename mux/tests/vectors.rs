@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use umbilical_mux::{
-    Config, End, Frame, Hello, Instant, MAX_HELLO, MAX_RECORD, Mode, Ports, Read, ResetReason, Resumption, Session,
-    SessionId, Shape, Side, Slot, Storage, StreamId, StreamState, VERSION, Violation, Write,
+    Config, End, Frame, Hello, Instant, MAX_HELLO, MAX_RECORD, MIN_RECORD, Mode, Ports, Read, ResetReason, Resumption,
+    Session, SessionId, Shape, Side, Slot, Storage, StreamId, StreamState, VERSION, Violation, Write,
 };
 
 const SESSION: SessionId =
@@ -23,6 +23,7 @@ const FIRST: Hello = Hello {
     streams: 64,
     credit: 1_024,
     replay: 262_144,
+    record: 65_472,
     features: 0,
 };
 
@@ -66,6 +67,7 @@ fn vectors() -> Vec<(&'static str, Means)> {
         streams: u16::MAX,
         credit: u32::MAX,
         replay: u32::MAX,
+        record: u32::MAX,
         features: u32::MAX,
         ..FIRST
     };
@@ -238,12 +240,12 @@ fn dialogue() -> Vec<Line> {
 fn describe(bytes: &[u8]) -> String {
     let mut text = String::new();
     if let Ok(hello) = Hello::decode(bytes) {
-        let Hello { version, session, link, received, resumes, streams, credit, replay, features } = hello;
+        let Hello { version, session, link, received, resumes, streams, credit, replay, record, features } = hello;
         assert_eq!(hello.encode(&mut [0; MAX_HELLO]), bytes, "written as it is read");
         let session = session.0.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
         return format!(
             "Hello version={version} session={session} link={link} received={received} resumes={resumes} \
-             streams={streams} credit={credit} replay={replay} features={features} "
+             streams={streams} credit={credit} replay={replay} record={record} features={features} "
         );
     }
     let frames = decode(bytes).expect("a message");
@@ -350,7 +352,7 @@ impl Host {
             receive: vec![0; shape.receive_memory()],
             streams: vec![StreamState::EMPTY; 64],
         };
-        let config = Config { side, id: SESSION, shape, resume_for_ms: 120_000 };
+        let config = Config { side, id: SESSION, shape, record: MAX_RECORD, resume_for_ms: 120_000 };
         let session = Session::new(config, storage).expect("a good shape");
         let ports = EchoPorts { echoes: side == Side::Agent, ..EchoPorts::default() };
         Self { session, ports, wrote: Vec::new(), resumptions: Vec::new() }
@@ -430,10 +432,14 @@ fn the_documents_numbers_are_the_codes() {
     let text = std::fs::read_to_string(document).expect("docs/protocol.md");
     let prefix = umbilical_mux::MAX_PREFIX;
     for row in [
-        format!("| record | {} |", thousands(MAX_RECORD)),
+        format!(
+            "| record | {} or what its receiver announced, up to {} |",
+            thousands(MIN_RECORD),
+            thousands(MAX_RECORD)
+        ),
         format!("| prefix | {prefix} |"),
-        format!("| message | {}; a longer one is a violation |", thousands(umbilical_mux::MAX_MESSAGE)),
-        format!("| `Hello` | {MAX_HELLO} as written; 58 are used today |"),
+        format!("| message | a record of that length and {prefix}; a longer one is a violation |"),
+        format!("| `Hello` | {MAX_HELLO} as written; 63 are used today |"),
         format!("| datagram | {} bytes |", thousands(umbilical_mux::MAX_DATAGRAM)),
         format!("| service name | 1 to {} bytes |", umbilical_mux::MAX_SERVICE),
         format!("| replay ring | {} bytes or more", thousands(umbilical_mux::MIN_REPLAY)),

@@ -27,7 +27,7 @@ use smol::channel::Receiver;
 use smol::future::{or, pending};
 use umbilical_link::upgrade::{UpgradeError, Upgraded};
 use umbilical_link::{Driver, DriverConfig, Event, LinkEnd, NewLink, NoServices, WebSocket};
-use umbilical_mux::{Config, SessionId, Side};
+use umbilical_mux::{Config, MAX_RECORD, SessionId, Side};
 
 use super::backoff::{self, Backoff};
 use super::device::{Client, ClientEnd, Common, Live, Settings, State, reset};
@@ -315,7 +315,7 @@ impl Keeper {
             self.settings(|settings| (settings.shape, settings.resume_for, settings.keep_alive));
         let resume_for_ms = u64::try_from(resume_for.as_millis()).unwrap_or(u64::MAX);
         let config = DriverConfig {
-            session: Config { side: Side::Gateway, id: SessionId(id), shape, resume_for_ms },
+            session: Config { side: Side::Gateway, id: SessionId(id), shape, record: MAX_RECORD, resume_for_ms },
             name: Arc::clone(&self.name),
             keep_alive,
             release_memory: true,

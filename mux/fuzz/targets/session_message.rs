@@ -33,6 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
                     streams: input.byte().into(),
                     credit: u32::from(input.byte()) << (operation / 16),
                     replay: 0,
+                    record: u32::from(input.byte()) << 8,
                     features: u32::MAX,
                 };
                 let _ = host.session.handle_hello(now, &hello, &mut host.ports);

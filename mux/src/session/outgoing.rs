@@ -9,7 +9,7 @@ use crate::limits::{LAZY_ACK_MS, MAX_PREFIX};
 use crate::replay::Place;
 use crate::send::{Room, Turn};
 use crate::table::StreamState;
-use crate::{Instant, MAX_RECORD, Ports};
+use crate::{Instant, MIN_RECORD, Ports};
 
 /// A message for the link: prefix, then record, sent as one.
 #[derive(Debug)]
@@ -88,10 +88,10 @@ where
                 return Err(Next::Held);
             }
         }
-        let size = self.inflight.record_size(self.prefix_length(now));
+        let size = self.inflight.record_size(self.prefix_length(now)).min(self.longest_record());
         // A datagram needs room for the longest there is; where that is not to be had, control frames go without it.
-        let whole = self.streams.next_is_datagram() && self.ring.reserve(MAX_RECORD, MAX_RECORD).is_some();
-        let (least, most) = if whole { (MAX_RECORD, MAX_RECORD) } else { (size.min(2 * MAX_HEAD + size / 4), size) };
+        let whole = self.streams.next_is_datagram() && self.ring.reserve(MIN_RECORD, MIN_RECORD).is_some();
+        let (least, most) = if whole { (MIN_RECORD, MIN_RECORD) } else { (size.min(2 * MAX_HEAD + size / 4), size) };
         let Some(room) = self.ring.reserve(least, most) else {
             self.inflight.note_limited();
             return Err(Next::Held);
@@ -108,6 +108,11 @@ where
                 Ok(())
             }
         }
+    }
+
+    /// What the peer takes, but no more than a quarter of the ring: one record is filled while others are on their way.
+    fn longest_record(&self) -> usize {
+        self.streams.peer.record.min(self.ring.capacity() / 4)
     }
 
     fn acknowledgement(&self, now: Instant) -> Frame<'static> {

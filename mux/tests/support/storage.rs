@@ -1,6 +1,6 @@
 //! Memory for sessions in tests.
 
-use umbilical_mux::{Config, Session, SessionId, Shape, Side, Storage, StreamState};
+use umbilical_mux::{Config, MAX_RECORD, Session, SessionId, Shape, Side, Storage, StreamState};
 
 pub type TestSession = Session<Vec<u8>, Vec<StreamState>>;
 
@@ -18,6 +18,6 @@ pub fn storage(shape: Shape) -> Storage<Vec<u8>, Vec<StreamState>> {
 }
 
 pub fn session(side: Side, shape: Shape) -> TestSession {
-    let config = Config { side, id: ID, shape, resume_for_ms: 120_000 };
+    let config = Config { side, id: ID, shape, record: MAX_RECORD, resume_for_ms: 120_000 };
     Session::new(config, storage(shape)).expect("a good shape")
 }
