@@ -10,8 +10,9 @@ use umbilical_mux::StreamState;
 
 use crate::{config::Memory, rendezvous};
 
-/// One TLS connection at its fullest: a record of 16 KiB being read, 32 KiB waiting to be sent, keys and state.
-const TLS_BYTES: usize = 64 * 1024;
+/// One TLS connection at its fullest: 64 KiB read ahead, a record of 16 KiB being read and one decrypted, 64 KiB waiting to
+/// be sent, keys and state.
+const TLS_BYTES: usize = 176 * 1024;
 
 /// The control channel at its fullest: a message of 64 KiB as it is read, and parsed.
 const CONTROL_BYTES: usize = 2 * 64 * 1024;

@@ -3,7 +3,11 @@
 
 mod support;
 
-use std::{net::TcpListener, os::unix::net::UnixListener};
+use std::{
+    net::TcpListener,
+    os::unix::net::UnixListener,
+    task::{Context, Waker},
+};
 
 use log::Level;
 use smol::{Async, future, io};
@@ -181,7 +185,7 @@ fn a_first_message_that_is_no_hello_is_refused_with_the_reason() {
     World::run("", async |world| {
         let mut control = world.relay.listener().await;
         let mut socket = WebSocket::new(world.link(&mut control).await);
-        socket.send(b"nonsense", b"").unwrap();
+        socket.send(&mut Context::from_waker(Waker::noop()), b"nonsense", b"").unwrap();
         let flushed = future::poll_fn(|cx| socket.poll_ready(cx));
         flushed.await.unwrap();
         assert_eq!(closed(&mut socket).await, (close_code::VIOLATION, "first message is not hello".to_owned()));
@@ -436,10 +440,12 @@ fn a_gateway_that_breaks_the_protocol_loses_its_session_and_no_other() {
             record: 16_320,
             features: 0,
         };
-        socket.send(hello.encode(&mut [0; umbilical_mux::MAX_HELLO]), &[]).unwrap();
+        socket
+            .send(&mut Context::from_waker(Waker::noop()), hello.encode(&mut [0; umbilical_mux::MAX_HELLO]), &[])
+            .unwrap();
         future::poll_fn(|cx| socket.poll_ready(cx)).await.unwrap();
         soon("the device's hello", socket.next_message()).await.unwrap();
-        socket.send(&[0xff; 100], &[]).unwrap();
+        socket.send(&mut Context::from_waker(Waker::noop()), &[0xff; 100], &[]).unwrap();
         future::poll_fn(|cx| socket.poll_ready(cx)).await.unwrap();
         assert_eq!(closed(&mut socket).await.0, close_code::VIOLATION);
         logs::line(Level::Debug, "session 09090909.. ended").await;

@@ -18,7 +18,9 @@ use log::{debug, warn};
 use smol::channel::{self, Receiver, Sender};
 use smol::stream::Stream;
 use smol::{Timer, future};
-use umbilical_mux::{Config, End, Instant, Mode, OpenError, ResetReason, Session, ShapeError, Slot, StreamState};
+use umbilical_mux::{
+    Config, End, Instant, MAX_MESSAGE, Mode, OpenError, ResetReason, Session, ShapeError, Slot, StreamState,
+};
 
 use links::{Link, goodbye};
 
@@ -275,20 +277,20 @@ impl Driver {
             link.writable = false;
             return Ok(false);
         }
-        let mut any = false;
-        while link.socket.has_room() {
+        let mut sent = 0;
+        while sent < MAX_MESSAGE && link.socket.has_room() {
             let Some(message) = self.session.poll_message(now, &mut self.ports) else { break };
             let small = message.record.len() < SMALL;
-            link.socket.send(&message.prefix, message.record).map_err(WebSocketError::Io)?;
-            any = true;
+            sent += message.prefix.len() + message.record.len();
+            link.socket.send(&mut cx, &message.prefix, message.record).map_err(WebSocketError::Io)?;
             if small {
                 break; // a keystroke is on its way before ports are asked for more
             }
         }
-        if any {
+        if sent > 0 {
             link.writable = link.socket.poll_ready(&mut cx)?.is_ready();
         }
-        Ok(any)
+        Ok(sent > 0)
     }
 
     fn poll_commands(&mut self, now: Instant) {

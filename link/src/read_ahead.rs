@@ -14,8 +14,8 @@ use std::task::{Context, Poll, ready};
 use smol::Async;
 use smol::io::{AsyncRead, AsyncWrite};
 
-/// Bytes read at once: two full TLS records.
-pub const READ_AHEAD_BYTES: usize = 32 * 1024;
+/// Bytes read at once: four full TLS records, as many as the longest message has.
+pub const READ_AHEAD_BYTES: usize = 64 * 1024;
 
 /// A TCP socket with a buffer before it.
 #[derive(Debug)]

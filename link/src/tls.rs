@@ -27,9 +27,9 @@ pub use futures_rustls::rustls::{ClientConfig, ServerConfig};
 use crate::read_ahead::ReadAhead;
 use crate::transport::Transport;
 
-/// Bytes that may wait inside TLS for the socket: one full record while the next is accepted whole. Rustls would let
-/// 64 KiB gather, all of it beyond reach of the session's scheduler.
-const SEND_BUFFER_BYTES: usize = 32 * 1024;
+/// Bytes that may wait inside TLS for the socket, beyond reach of the session's scheduler: one whole message, so that it
+/// leaves with one system call. Messages are that long only where the link takes a millisecond for them.
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
 
 /// TLS 1.3 tickets and TLS 1.2 sessions a client remembers: rustls keeps eight per server, so this is four servers (the
 /// relay and the rendezvous hosts it sends a device to).

@@ -44,6 +44,12 @@ impl Transport {
         }
     }
 
+    /// Whether TLS is around it.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
     /// Who is at the other end of the TCP connection: a proxy, if one was dialled.
     ///
     /// # Errors

@@ -18,6 +18,11 @@ use crate::transport::Transport;
 /// The most bytes of response before the WebSocket begins.
 pub const MAX_RESPONSE_BYTES: usize = 16 * 1024;
 
+/// A response field by which a server says that it takes masks of zeros: name and value. A mask keeps what a client says
+/// from being taken for another protocol by an intermediary that sees it (RFC 6455, section 10.3). Under TLS nobody
+/// between the two sees it, and where both ends are ours the work can be saved; without TLS the field means nothing.
+pub const ZERO_MASK: (&str, &str) = ("Umbilical-Mask", "zero");
+
 /// Which side of a WebSocket this is: a client masks its frames, a server does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -53,6 +58,8 @@ pub struct Upgraded {
     pub subprotocol: Option<String>,
     /// The server's clock, in Unix seconds, if it told.
     pub date: Option<u64>,
+    /// A client's frames may be masked with zeros ([`ZERO_MASK`]).
+    pub zero_mask: bool,
 }
 
 /// Asks for the WebSocket and waits for the answer, which may take as long as the server likes: the caller sets the
@@ -77,9 +84,10 @@ pub async fn upgrade(mut transport: Transport, request: &UpgradeRequest<'_>) -> 
             limit -= length;
             continue;
         }
-        let Accepted { subprotocol, date } = handshake.conclude(&head)?;
+        let Accepted { subprotocol, date, zero_mask } = handshake.conclude(&head)?;
         buffer.drain(..length);
-        return Ok(Upgraded { transport, leftover: buffer, role: Role::Client, subprotocol, date });
+        let zero_mask = zero_mask && transport.is_tls();
+        return Ok(Upgraded { transport, leftover: buffer, role: Role::Client, subprotocol, date, zero_mask });
     }
 }
 
@@ -97,6 +105,8 @@ pub struct Accepted {
     pub subprotocol: Option<String>,
     /// As in [`Upgraded::date`].
     pub date: Option<u64>,
+    /// The server said [`ZERO_MASK`].
+    pub zero_mask: bool,
 }
 
 impl<'a> Handshake<'a> {
@@ -166,7 +176,8 @@ impl<'a> Handshake<'a> {
             (Some(name), None, Some(offered)) if name == offered.as_bytes() => Some(offered.to_owned()),
             (Some(name), _, _) => return Err(UpgradeError::Subprotocol { name: printable(name) }),
         };
-        Ok(Accepted { subprotocol, date: head.date() })
+        let zero_mask = head.only(ZERO_MASK.0).is_some_and(|value| value == ZERO_MASK.1.as_bytes());
+        Ok(Accepted { subprotocol, date: head.date(), zero_mask })
     }
 }
 

@@ -1,14 +1,14 @@
 //! Whole binary messages over an open WebSocket, in two buffers of fixed size.
 //!
-//! A message goes out as one frame. Frames are handed to TLS together, as many as were ready at once, and further ones are
-//! taken only when those are with the kernel. A message comes in as one frame or several (a relay may cut them); it is put together and unmasked in place.
-//! Pings are answered here. No message is longer than [`MAX_MESSAGE`]; a peer that announces a longer one is told off
+//! A message goes out as one frame, and the next one is taken when it is with the kernel. Where frames need no mask (a
+//! server's, or [`Upgraded::zero_mask`]) it is encrypted from where it lies; a masked one is copied once. A message comes in
+//! as one frame or several (a relay may cut them); it is put together and unmasked in place. Pings are answered here. No message is longer than [`MAX_MESSAGE`]; a peer that announces a longer one is told off
 //! before a byte of it is read.
 //!
 //! The session's messages do not go through the WebSocket library: it would copy each into a message of its own on the
 //! heap, and zero its buffer for every read (docs/decisions).
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -25,11 +25,8 @@ use crate::upgrade::{Role, Upgraded};
 /// Bytes read at once at most: one message with its header, and what comes right behind it.
 const IN_BYTES: usize = MAX_MESSAGE + 2 * 1024;
 
-/// Full messages written at once at most: on a fast link one system call, and one wake-up of the peer, for all of them.
-const BATCH: usize = 4;
-
-/// Bytes written at once at most: the messages with their headers, and a pong.
-const OUT_BYTES: usize = BATCH * (MAX_HEADER_BYTES + MAX_MESSAGE) + MAX_HEADER_BYTES + MAX_CONTROL_BYTES;
+/// Bytes that may wait to be written: a message with its header, and a pong.
+const OUT_BYTES: usize = 2 * MAX_HEADER_BYTES + MAX_MESSAGE + MAX_CONTROL_BYTES;
 
 /// Memory of one WebSocket in bytes, for the agent's budget.
 pub const BUFFER_BYTES: usize = IN_BYTES + OUT_BYTES;
@@ -39,6 +36,8 @@ pub const BUFFER_BYTES: usize = IN_BYTES + OUT_BYTES;
 pub struct WebSocket {
     transport: Transport,
     role: Role,
+    /// None of its frames are masked, or with zeros.
+    bare: bool,
     masks: MaskSource,
     /// `[0..assembled]` fragments of a message, `[start..end]` bytes not looked at.
     input: Box<[u8]>,
@@ -111,12 +110,13 @@ impl WebSocket {
     /// Takes over an open WebSocket.
     #[must_use]
     pub fn new(upgraded: Upgraded) -> Self {
-        let Upgraded { transport, leftover, role, .. } = upgraded;
+        let Upgraded { transport, leftover, role, zero_mask, .. } = upgraded;
         let mut input = vec![0; IN_BYTES.max(leftover.len())].into_boxed_slice();
         input[..leftover.len()].copy_from_slice(&leftover);
         Self {
             transport,
             role,
+            bare: zero_mask || role == Role::Server,
             masks: MaskSource::new(),
             input,
             assembled: 0,
@@ -223,7 +223,7 @@ impl WebSocket {
         let (from, to) = (self.start + head, self.start + head + length);
         self.start = to;
         let payload = &mut self.input[from..to];
-        if let Some(mask) = header.mask {
+        if let Some(mask) = header.mask.filter(|mask| *mask != [0; 4]) {
             apply_mask(payload, mask, 0);
         }
         match header.opcode {
@@ -260,18 +260,37 @@ impl WebSocket {
         }
     }
 
-    /// Whether another message has room beside those that wait to be written.
+    /// Whether a message has room: nothing but a frame of control, at most, waits to be written.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.written == 0 && OUT_BYTES - self.filled >= MAX_HEADER_BYTES + MAX_MESSAGE
+        self.written == 0 && !self.transport.has_unsent() && OUT_BYTES - self.filled >= MAX_HEADER_BYTES + MAX_MESSAGE
     }
 
-    /// Frames a message for the way out. Only if it [has room](Self::has_room).
+    /// Takes a message for the way out. Only if it [has room](Self::has_room); then [`poll_ready`](Self::poll_ready)
+    /// brings it there.
     ///
     /// # Errors
-    /// When the system has no randomness for a mask.
-    pub fn send(&mut self, prefix: &[u8], record: &[u8]) -> io::Result<()> {
-        self.frame(Opcode::Binary, prefix, record)
+    /// The connection broke, or the system has no randomness for a mask.
+    pub fn send(&mut self, cx: &mut Context<'_>, prefix: &[u8], record: &[u8]) -> io::Result<()> {
+        if !self.bare || self.filled > 0 {
+            return self.frame(Opcode::Binary, prefix, record);
+        }
+        let mut head = [0; MAX_HEADER_BYTES];
+        let header = FrameHeader::whole(Opcode::Binary, self.next_mask()?, (prefix.len() + record.len()) as u64);
+        let length = header.encode(&mut head);
+        let parts = [&head[..length], prefix, record];
+        let mut taken = match Pin::new(&mut self.transport).poll_write_vectored(cx, &parts.map(IoSlice::new)) {
+            Poll::Ready(count) => count?,
+            Poll::Pending => 0,
+        };
+        self.bytes_out += taken as u64;
+        for part in parts {
+            let rest = part.get(taken..).unwrap_or_default();
+            taken = taken.saturating_sub(part.len());
+            self.output[self.filled..self.filled + rest.len()].copy_from_slice(rest);
+            self.filled += rest.len();
+        }
+        Ok(())
     }
 
     /// Asks the peer for a sign of life.
@@ -298,10 +317,7 @@ impl WebSocket {
     }
 
     fn frame(&mut self, opcode: Opcode, first: &[u8], second: &[u8]) -> io::Result<()> {
-        let mask = match self.role {
-            Role::Client => Some(self.masks.next_mask()?),
-            Role::Server => None,
-        };
+        let mask = self.next_mask()?;
         let header = FrameHeader::whole(opcode, mask, (first.len() + second.len()) as u64);
         let mut head = [0; MAX_HEADER_BYTES];
         let length = header.encode(&mut head);
@@ -311,13 +327,21 @@ impl WebSocket {
         for part in [first, second] {
             let room = &mut self.output[self.filled..self.filled + part.len()];
             match mask {
-                Some(mask) => copy_masked(room, part, mask, offset),
-                None => room.copy_from_slice(part),
+                Some(mask) if !self.bare => copy_masked(room, part, mask, offset),
+                _ => room.copy_from_slice(part),
             }
             self.filled += part.len();
             offset += part.len() as u64;
         }
         Ok(())
+    }
+
+    fn next_mask(&mut self) -> io::Result<Option<[u8; 4]>> {
+        Ok(match self.role {
+            Role::Server => None,
+            Role::Client if self.bare => Some([0; 4]),
+            Role::Client => Some(self.masks.next_mask()?),
+        })
     }
 
     /// Writes what is to be written; ready once all of it is with the kernel and a message may be sent.

@@ -67,7 +67,7 @@ fn config(side: Side) -> DriverConfig {
 }
 
 fn websocket(transport: Transport, role: Role) -> WebSocket {
-    WebSocket::new(Upgraded { transport, leftover: Vec::new(), role, subprotocol: None, date: None })
+    WebSocket::new(Upgraded { transport, leftover: Vec::new(), role, subprotocol: None, date: None, zero_mask: false })
 }
 
 /// Sends or takes `bytes` on a blocking socket, on a thread of its own.

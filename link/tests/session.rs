@@ -69,6 +69,7 @@ fn websocket(socket: Async<TcpStream>, role: Role) -> WebSocket {
         role,
         subprotocol: None,
         date: None,
+        zero_mask: false,
     })
 }
 

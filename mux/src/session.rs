@@ -30,7 +30,7 @@ pub struct Config {
     pub id: SessionId,
     /// The memory it will be lent.
     pub shape: Shape,
-    /// Bytes of a record that its links take: [`MIN_RECORD`] to [`MAX_RECORD`].
+    /// Bytes of a record that its links take: [`MIN_RECORD`] to [`MAX_RECORD`], or the nearer of the two.
     pub record: usize,
     /// How long streams wait for a new link, in milliseconds.
     pub resume_for_ms: u64,
@@ -97,9 +97,7 @@ where
     /// What is wrong with the shape, or too small in the storage for it.
     pub fn new(config: Config, storage: Storage<B, S>) -> Result<Self, ShapeError> {
         config.shape.check()?;
-        if !(MIN_RECORD..=MAX_RECORD).contains(&config.record) {
-            return Err(ShapeError::Record { least: MIN_RECORD, most: MAX_RECORD });
-        }
+        let config = Config { record: config.record.clamp(MIN_RECORD, MAX_RECORD), ..config };
         let mut session = Self {
             config,
             streams: Streams::new(config.side, storage.streams, storage.receive),

@@ -54,14 +54,13 @@ impl Shape {
     }
 }
 
-/// A [`Shape`], or a length of records, that cannot work, with the bound it breaks.
+/// A [`Shape`] that cannot work, with the bound it breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the variants name the fields")]
+#[allow(missing_docs, reason = "the variants name the shape's fields")]
 pub enum ShapeError {
     Streams { most: usize },
     Replay { least: usize },
     Receive { least: usize, most: usize },
-    Record { least: usize, most: usize },
 }
 
 impl core::fmt::Display for ShapeError {
@@ -72,7 +71,6 @@ impl core::fmt::Display for ShapeError {
             Self::Receive { least, most } => {
                 write!(f, "receive must be between {least} bytes (512 for each stream) and {most}")
             }
-            Self::Record { least, most } => write!(f, "a record must have between {least} and {most} bytes"),
         }
     }
 }

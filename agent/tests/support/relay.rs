@@ -166,6 +166,7 @@ impl Handshake {
             role: upgrade::Role::Server,
             subprotocol,
             date: None,
+            zero_mask: false,
         }
     }
 

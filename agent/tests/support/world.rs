@@ -99,6 +99,7 @@ impl World {
                 side: Side::Gateway,
                 id: SessionId([id; 16]),
                 shape: Shape { streams: 64, replay: 256 * 1024, receive: 256 * 1024 },
+                record: umbilical_mux::MAX_RECORD,
                 resume_for_ms: 60_000,
             },
             name: "device".into(),

@@ -11,7 +11,7 @@ use log::{debug, warn};
 use smol::Timer;
 use smol::io::AsyncReadExt;
 use umbilical_link::transport::Transport;
-use umbilical_link::upgrade::{Role, Upgraded};
+use umbilical_link::upgrade::{Role, Upgraded, ZERO_MASK};
 use umbilical_relay_protocol::Rejection;
 
 use super::{Shared, authorize};
@@ -47,7 +47,7 @@ pub(crate) enum Word {
 impl Handshake {
     /// Whether the client speaks TLS to this relay itself.
     pub(crate) fn tls(&self) -> bool {
-        !matches!(self.transport, Transport::Plain(_))
+        self.transport.is_tls()
     }
 
     /// The subprotocols the client offers, in its order.
@@ -71,6 +71,7 @@ impl Handshake {
     /// Answers 101. `None` if the client is gone.
     pub(crate) async fn accept(mut self, shared: &Shared, subprotocol: Option<&str>) -> Option<Upgraded> {
         let response = Response::switching_protocols(&self.key, subprotocol);
+        let response = if self.tls() { response.header(ZERO_MASK.0, ZERO_MASK.1) } else { response };
         match deadline::within(shared.deadlines().handshake, response.write(&mut self.transport)).await {
             Some(Ok(())) => Some(Upgraded {
                 transport: self.transport,
@@ -78,6 +79,7 @@ impl Handshake {
                 role: Role::Server,
                 subprotocol: subprotocol.map(str::to_owned),
                 date: None,
+                zero_mask: false,
             }),
             Some(Err(error)) => {
                 debug!("{} was gone before its handshake was answered: {error}", self.peer);

@@ -62,8 +62,10 @@ impl Driver {
 
     fn say_hello(&self, link: &mut Link) -> Result<(), WebSocketError> {
         let mut bytes = [0; MAX_HELLO];
-        link.socket.send(self.session.hello(link.number).encode(&mut bytes), &[]).map_err(WebSocketError::Io)?;
-        let _ = link.socket.poll_ready(&mut Context::from_waker(&self.wakers.next_link))?;
+        let mut cx = Context::from_waker(&self.wakers.next_link);
+        let hello = self.session.hello(link.number);
+        link.socket.send(&mut cx, hello.encode(&mut bytes), &[]).map_err(WebSocketError::Io)?;
+        let _ = link.socket.poll_ready(&mut cx)?;
         Ok(())
     }
 
