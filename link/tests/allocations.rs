@@ -3,10 +3,12 @@
 //! `mux` has no allocator, the WebSocket's buffers are made once, and a port reads and writes in place; so what is left
 //! belongs to rustls, which keeps each record it has not sent, or decrypted, in memory of its own:
 //!
-//! | direction | allocations per full record | for |
+//! | direction | allocations per TLS record | for |
 //! | --- | --- | --- |
-//! | to the cloud | 1 to 2 | the encrypted record, until the socket takes it |
-//! | from the cloud | 1 to 2 | the decrypted record, until the session takes it |
+//! | to the cloud | 1 | the encrypted record, until the socket takes it |
+//! | from the cloud | 1 | the decrypted record, until the session takes it |
+//!
+//! and the same for acknowledgements, which are fewer.
 //!
 //! To see the figures: `cargo test -p umbilical-link --test allocations -- --nocapture`
 
@@ -35,7 +37,7 @@ const SHAPE: Shape = Shape { streams: 16, replay: 512 * 1024, receive: 512 * 102
 const SHORT: u64 = 16 << 20;
 const LONG: u64 = 64 << 20;
 
-/// Bytes of payload in a full record.
+/// Bytes of payload in a full TLS record.
 const RECORD: u64 = 16 * 1024;
 
 #[derive(Clone, Copy, Debug)]
@@ -89,8 +91,9 @@ fn far_end(socket: TcpStream, sends: bool, bytes: u64) -> thread::JoinHandle<u64
     })
 }
 
-/// Allocations of the device's thread while `bytes` go through one stream, from the first to the last of the session.
-fn allocations(direction: Direction, bytes: u64) -> u64 {
+/// Allocations of the device's thread while `bytes` go through one stream, from the first to the last of the session, and
+/// TLS records that carry them, at most: each of the session's records ends one that may not be full.
+fn allocations(direction: Direction, bytes: u64) -> (u64, u64) {
     let authority = Authority::new();
     let (server, client) = (authority.server("localhost"), authority.client());
     let links = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -106,6 +109,7 @@ fn allocations(direction: Direction, bytes: u64) -> u64 {
             let (driver, handle) = Driver::new(config(Side::Agent), Target(target_at)).unwrap();
             (driver, handle, websocket(transport, Role::Client))
         });
+        let mut records = 0;
         let measured = allocation_counter::measure(|| {
             smol::block_on(async {
                 let mut socket = socket;
@@ -115,6 +119,8 @@ fn allocations(direction: Direction, bytes: u64) -> u64 {
                 let lost = async {
                     while let Some(event) = handle.event().await {
                         if matches!(event, umbilical_link::Event::LinkLost(_)) {
+                            let counters = handle.status().await.unwrap().counters;
+                            records = counters.records_sent.max(counters.records_received);
                             handle.stop();
                         }
                     }
@@ -122,7 +128,7 @@ fn allocations(direction: Direction, bytes: u64) -> u64 {
                 smol::future::zip(driver.run(), lost).await;
             });
         });
-        measured.count_total
+        (measured.count_total, records + bytes / RECORD)
     });
 
     let executor = LocalExecutor::new();
@@ -149,12 +155,11 @@ fn allocations(direction: Direction, bytes: u64) -> u64 {
 }
 
 #[test]
-fn only_tls_allocates_and_not_more_than_twice_per_record() {
+fn only_tls_allocates_and_once_per_record_and_acknowledgement() {
     for direction in [Direction::ToCloud, Direction::FromCloud] {
-        let more = allocations(direction, LONG).saturating_sub(allocations(direction, SHORT));
-        let records = (LONG - SHORT) / RECORD;
-        let per_record = more as f64 / records as f64;
-        println!("{direction:?}: {per_record:.2} allocations per record of {RECORD} bytes");
-        assert!(per_record <= 2.0, "{direction:?}: {per_record:.2} allocations per record");
+        let (long, short) = (allocations(direction, LONG), allocations(direction, SHORT));
+        let per_record = long.0.saturating_sub(short.0) as f64 / (long.1 - short.1) as f64;
+        println!("{direction:?}: {per_record:.2} allocations per TLS record");
+        assert!(per_record <= 1.6, "{direction:?}: {per_record:.2} allocations per TLS record");
     }
 }
