@@ -61,7 +61,7 @@ fn socket_pair() -> std::io::Result<(Async<TcpStream>, Async<TcpStream>)> {
     Ok((Async::new(near)?, Async::new(far)?))
 }
 
-fn websocket(socket: Async<TcpStream>, role: Role) -> WebSocket {
+fn websocket(socket: Async<TcpStream>, role: Role, zero_mask: bool) -> WebSocket {
     prepare_socket(&socket).unwrap();
     WebSocket::new(Upgraded {
         transport: Transport::Plain(socket),
@@ -69,15 +69,15 @@ fn websocket(socket: Async<TcpStream>, role: Role) -> WebSocket {
         role,
         subprotocol: None,
         date: None,
-        zero_mask: false,
+        zero_mask,
     })
 }
 
-/// Gives both drivers a fresh link.
-async fn connect(gateway: &Handle, agent: &Handle) {
+/// Gives both drivers a fresh link, whose client masks with zeros or not.
+async fn connect(gateway: &Handle, agent: &Handle, zero_mask: bool) {
     let (near, far) = socket_pair().unwrap();
-    gateway.link(NewLink { socket: websocket(near, Role::Server), hello: None }).unwrap();
-    let mut socket = websocket(far, Role::Client);
+    gateway.link(NewLink { socket: websocket(near, Role::Server, false), hello: None }).unwrap();
+    let mut socket = websocket(far, Role::Client, zero_mask);
     let hello = Hello::decode(&socket.next_message().await.unwrap()).unwrap();
     agent.link(NewLink { socket, hello: Some(hello) }).unwrap();
 }
@@ -97,7 +97,7 @@ fn with_session<F: Future<Output = ()>>(test: impl FnOnce(Handle, Handle) -> F) 
     executor.spawn(gateway.run()).detach();
     executor.spawn(agent.run()).detach();
     smol::block_on(executor.run(async {
-        connect(&to_gateway, &to_agent).await;
+        connect(&to_gateway, &to_agent, false).await;
         test(to_gateway.clone(), to_agent.clone()).await;
     }));
 }
@@ -178,9 +178,9 @@ fn a_stream_goes_on_over_the_next_link() {
             answer
         });
         let changing = async {
-            for _ in 0..5 {
+            for number in 0..6 {
                 smol::Timer::after(Duration::from_millis(5)).await;
-                connect(&gateway, &agent).await;
+                connect(&gateway, &agent, number % 2 == 0).await;
             }
         };
         let (((), ()), answer) = smol::future::zip(smol::future::zip(writing, changing), reading).await;

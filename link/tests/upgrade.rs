@@ -5,7 +5,9 @@
 
 mod support;
 
+use std::future::poll_fn;
 use std::net::TcpStream;
+use std::task::Poll;
 use std::time::Duration;
 
 use async_tungstenite::accept_hdr_async;
@@ -18,6 +20,7 @@ use smol::future::zip;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::StreamExt;
 use support::{Authority, answer, drain, field, pair, read_request, run};
+use umbilical_link::WebSocket;
 use umbilical_link::frame::{FrameHeader, MAX_HEADER_BYTES, MaskSource, Opcode, apply_mask};
 use umbilical_link::response::ResponseError;
 use umbilical_link::tls;
@@ -76,6 +79,34 @@ async fn agreed(subprotocol: Option<&str>, fields: &str) -> Result<Upgraded, Upg
         answer(&mut far, agreement(&head, fields).as_bytes()).await;
     })
     .await
+}
+
+#[test]
+fn masks_of_zeros_are_for_tls_and_for_servers_that_take_them() {
+    run(async {
+        assert!(!agreed(None, "Umbilical-Mask: zero\r\n").await.unwrap().zero_mask, "without TLS");
+        for (value, taken) in [("zero", true), ("random", false), ("zero, zero", false)] {
+            let authority = Authority::new();
+            let (near, far) = pair().await;
+            let (client, server) = (authority.client(), authority.server("relay.test"));
+            let (near, far) = zip(tls::connect(&client, "relay.test", near), tls::accept(&server, far)).await;
+            let says = |_: &Request, mut response: Response| {
+                response.headers_mut().insert("umbilical-mask", HeaderValue::from_static(value));
+                Ok(response)
+            };
+            let serve = async { accept_hdr_async(far.unwrap(), says).await.unwrap().next().await.unwrap().unwrap() };
+            let dial = async {
+                let upgraded = upgrade(near.unwrap(), &request(None)).await.unwrap();
+                assert_eq!(upgraded.zero_mask, taken, "{value}");
+                let mut socket = WebSocket::new(upgraded);
+                poll_fn(|cx| Poll::Ready(socket.send(cx, b"said ", b"plainly"))).await.unwrap();
+                poll_fn(|cx| socket.poll_ready(cx)).await.unwrap();
+                socket
+            };
+            let (heard, _open) = zip(serve, dial).await;
+            assert_eq!(heard, Message::binary(&b"said plainly"[..]));
+        }
+    });
 }
 
 #[test]

@@ -250,8 +250,11 @@ impl TestRelay {
         let mut sender = self.send(path, &[]).await;
         let accept = listener.invitation().await;
         let mut rendezvous = self.ask(target_of(&accept), &[]).await;
-        assert_eq!(Answer::read(&mut rendezvous).await.status, 101);
-        assert_eq!(Answer::read(&mut sender).await.status, 101);
+        for socket in [&mut rendezvous, &mut sender] {
+            let answer = Answer::read(socket).await;
+            let mask = self.tls.then_some("zero");
+            assert_eq!((answer.status, answer.header("Umbilical-Mask")), (101, mask));
+        }
         (sender, rendezvous)
     }
 }
