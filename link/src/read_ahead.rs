@@ -3,8 +3,9 @@
 //! rustls asks its socket for 4 KiB at a time (`READ_SIZE` of its deframer), which is four system calls for one full
 //! record. Read ahead into one buffer, one call brings what the kernel has. Writing goes straight through.
 //!
-//! A client, of which a device has a few, keeps its buffer: its memory is fixed. A server, which may have ten thousand
-//! connections and hears from a few at a time, gives it back whenever there is nothing to read.
+//! The buffer is small until a read has filled it. A client, of which a device has a few, keeps the large one then: its
+//! memory is bounded and not taken twice. A server, which may have ten thousand connections and hears from a few at a time,
+//! gives its buffer back when little came and nothing more is there.
 
 use std::io::{self, IoSlice};
 use std::net::TcpStream;
@@ -17,6 +18,9 @@ use smol::io::{AsyncRead, AsyncWrite};
 /// Bytes read at once: four full TLS records, as many as the longest message has.
 pub const READ_AHEAD_BYTES: usize = 64 * 1024;
 
+/// Bytes of a connection that has little to say.
+const SMALL_BYTES: usize = 4 * 1024;
+
 /// A TCP socket with a buffer before it.
 #[derive(Debug)]
 pub struct ReadAhead {
@@ -25,20 +29,20 @@ pub struct ReadAhead {
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
-    /// The last read was given less than it had room for: the kernel has no more, until it says so.
-    drained: bool,
+    /// Bytes of the last read. Fewer than there was room for: the kernel has no more, until it says so.
+    filled: usize,
     gives_back: bool,
 }
 
 impl ReadAhead {
     /// With a buffer of its own for good.
     pub(crate) fn keeping(socket: Async<TcpStream>) -> Self {
-        Self { socket, buffer: buffer(), start: 0, end: 0, drained: false, gives_back: false }
+        Self { socket, buffer: Box::default(), start: 0, end: 0, filled: 0, gives_back: false }
     }
 
     /// With a buffer only while there is something to read.
     pub(crate) fn giving_back(socket: Async<TcpStream>) -> Self {
-        Self { socket, buffer: Box::default(), start: 0, end: 0, drained: false, gives_back: true }
+        Self { gives_back: true, ..Self::keeping(socket) }
     }
 
     pub(crate) fn socket(&self) -> &Async<TcpStream> {
@@ -46,32 +50,27 @@ impl ReadAhead {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.drained {
+        if self.filled < self.buffer.len() {
             // A read that would find nothing is a system call saved.
             ready!(self.socket.poll_readable(cx))?;
+        } else if self.buffer.len() < READ_AHEAD_BYTES {
+            let bytes = if self.buffer.is_empty() { SMALL_BYTES } else { READ_AHEAD_BYTES };
+            self.buffer = vec![0; bytes].into_boxed_slice();
         }
         Pin::new(&mut self.socket).poll_read(cx, &mut self.buffer)
     }
-}
-
-fn buffer() -> Box<[u8]> {
-    vec![0; READ_AHEAD_BYTES].into_boxed_slice()
 }
 
 impl AsyncRead for ReadAhead {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, wanted: &mut [u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.start == this.end {
-            if this.buffer.is_empty() {
-                this.buffer = buffer();
-            }
             let read = this.poll_fill(cx);
-            if read.is_pending() && this.gives_back {
-                this.buffer = Box::default();
+            if read.is_pending() && this.gives_back && this.filled < SMALL_BYTES {
+                (this.buffer, this.filled) = (Box::default(), 0);
             }
-            this.end = ready!(read)?;
-            this.start = 0;
-            this.drained = this.end < this.buffer.len();
+            this.filled = ready!(read)?;
+            (this.start, this.end) = (0, this.filled);
         }
         let count = wanted.len().min(this.end - this.start);
         wanted[..count].copy_from_slice(&this.buffer[this.start..this.start + count]);

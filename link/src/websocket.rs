@@ -1,8 +1,9 @@
-//! Whole binary messages over an open WebSocket, in two buffers of fixed size.
+//! Whole binary messages over an open WebSocket, in two buffers of bounded size.
 //!
 //! A message goes out as one frame, and the next one is taken when it is with the kernel. Where frames need no mask (a
 //! server's, or [`Upgraded::zero_mask`]) it is encrypted from where it lies; a masked one is copied once. A message comes in
-//! as one frame or several (a relay may cut them); it is put together and unmasked in place. Pings are answered here. No message is longer than [`MAX_MESSAGE`]; a peer that announces a longer one is told off
+//! as one frame or several (a relay may cut them); it is put together and unmasked in place. Pings are answered here.
+//! A buffer is small until a message needs the large one, so that an idle link costs little. No message is longer than [`MAX_MESSAGE`]; a peer that announces a longer one is told off
 //! before a byte of it is read.
 //!
 //! The session's messages do not go through the WebSocket library: it would copy each into a message of its own on the
@@ -28,7 +29,10 @@ const IN_BYTES: usize = MAX_MESSAGE + 2 * 1024;
 /// Bytes that may wait to be written: a message with its header, and a pong.
 const OUT_BYTES: usize = 2 * MAX_HEADER_BYTES + MAX_MESSAGE + MAX_CONTROL_BYTES;
 
-/// Memory of one WebSocket in bytes, for the agent's budget.
+/// Bytes of either buffer as long as nothing longer comes or goes.
+const SMALL_BYTES: usize = 1024;
+
+/// Memory of one WebSocket in bytes at most, for the agent's budget.
 pub const BUFFER_BYTES: usize = IN_BYTES + OUT_BYTES;
 
 /// A WebSocket that carries a session.
@@ -111,7 +115,7 @@ impl WebSocket {
     #[must_use]
     pub fn new(upgraded: Upgraded) -> Self {
         let Upgraded { transport, leftover, role, zero_mask, .. } = upgraded;
-        let mut input = vec![0; IN_BYTES.max(leftover.len())].into_boxed_slice();
+        let mut input = vec![0; SMALL_BYTES.max(leftover.len())].into_boxed_slice();
         input[..leftover.len()].copy_from_slice(&leftover);
         Self {
             transport,
@@ -123,7 +127,7 @@ impl WebSocket {
             start: 0,
             end: leftover.len(),
             in_message: false,
-            output: vec![0; OUT_BYTES].into_boxed_slice(),
+            output: vec![0; SMALL_BYTES].into_boxed_slice(),
             written: 0,
             filled: 0,
             pong: None,
@@ -197,6 +201,9 @@ impl WebSocket {
         } else if self.end == self.input.len() {
             self.input.copy_within(self.start..self.end, self.assembled);
             (self.start, self.end) = (self.assembled, self.assembled + self.end - self.start);
+        }
+        if self.end == self.input.len() {
+            enlarge(&mut self.input, IN_BYTES);
         }
         let count = ready!(Pin::new(&mut self.transport).poll_read(cx, &mut self.input[self.end..]));
         let count = count.map_err(WebSocketError::Io)?;
@@ -287,8 +294,7 @@ impl WebSocket {
         for part in parts {
             let rest = part.get(taken..).unwrap_or_default();
             taken = taken.saturating_sub(part.len());
-            self.output[self.filled..self.filled + rest.len()].copy_from_slice(rest);
-            self.filled += rest.len();
+            self.room(rest.len()).copy_from_slice(rest);
         }
         Ok(())
     }
@@ -321,19 +327,26 @@ impl WebSocket {
         let header = FrameHeader::whole(opcode, mask, (first.len() + second.len()) as u64);
         let mut head = [0; MAX_HEADER_BYTES];
         let length = header.encode(&mut head);
-        self.output[self.filled..self.filled + length].copy_from_slice(&head[..length]);
-        self.filled += length;
+        self.room(length).copy_from_slice(&head[..length]);
         let mut offset = 0;
         for part in [first, second] {
-            let room = &mut self.output[self.filled..self.filled + part.len()];
-            match mask {
-                Some(mask) if !self.bare => copy_masked(room, part, mask, offset),
-                _ => room.copy_from_slice(part),
+            match mask.filter(|_| !self.bare) {
+                Some(mask) => copy_masked(self.room(part.len()), part, mask, offset),
+                None => self.room(part.len()).copy_from_slice(part),
             }
-            self.filled += part.len();
             offset += part.len() as u64;
         }
         Ok(())
+    }
+
+    /// Room for so many bytes more to write.
+    fn room(&mut self, bytes: usize) -> &mut [u8] {
+        let from = self.filled;
+        self.filled += bytes;
+        if self.filled > self.output.len() {
+            enlarge(&mut self.output, OUT_BYTES);
+        }
+        &mut self.output[from..self.filled]
     }
 
     fn next_mask(&mut self) -> io::Result<Option<[u8; 4]>> {
@@ -366,6 +379,18 @@ impl WebSocket {
         }
     }
 
+    /// Gives large buffers back that hold nothing, for hosts of many links of which most are idle.
+    pub fn give_back(&mut self) {
+        if self.start == self.end && !self.in_message && self.input.len() > SMALL_BYTES {
+            (self.start, self.end, self.assembled) = (0, 0, 0);
+            self.input = vec![0; SMALL_BYTES].into_boxed_slice();
+        }
+        if self.written == self.filled && self.output.len() > SMALL_BYTES {
+            (self.written, self.filled) = (0, 0);
+            self.output = vec![0; SMALL_BYTES].into_boxed_slice();
+        }
+    }
+
     /// Whether something waits to be written.
     #[must_use]
     pub fn has_unsent(&self) -> bool {
@@ -377,6 +402,12 @@ impl WebSocket {
         let _ = std::future::poll_fn(|cx| self.poll_ready(cx)).await;
         let _ = std::future::poll_fn(|cx| Pin::new(&mut self.transport).poll_close(cx)).await;
     }
+}
+
+fn enlarge(buffer: &mut Box<[u8]>, bytes: usize) {
+    let mut larger = vec![0; bytes.max(buffer.len())].into_boxed_slice();
+    larger[..buffer.len()].copy_from_slice(buffer);
+    *buffer = larger;
 }
 
 enum Parsed {

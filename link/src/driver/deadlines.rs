@@ -53,6 +53,7 @@ impl Driver {
             self.quiet_since = None;
         } else if now.micros_since(*self.quiet_since.get_or_insert(now)) >= micros(RELEASE_AFTER) {
             self.has_memory = self.session.reclaim(memory::none()).is_none();
+            self.link.iter_mut().for_each(|link| link.socket.give_back());
         }
     }
 
