@@ -6,9 +6,9 @@
 //! | direction | allocations per TLS record | for |
 //! | --- | --- | --- |
 //! | to the cloud | 1 | the encrypted record, until the socket takes it |
-//! | from the cloud | 1 | the decrypted record, until the session takes it |
+//! | from the cloud | 1 to 2 | the decrypted record, until the session takes it; room for the next one |
 //!
-//! and the same for acknowledgements, which are fewer.
+//! Acknowledgements, which are fewer, count like records.
 //!
 //! To see the figures: `cargo test -p umbilical-link --test allocations -- --nocapture`
 
@@ -92,8 +92,7 @@ fn far_end(socket: TcpStream, sends: bool, bytes: u64) -> thread::JoinHandle<u64
 }
 
 /// Allocations of the device's thread while `bytes` go through one stream, from the first to the last of the session, and
-/// TLS records that carry them, the credit and the acknowledgements, at most: each of the session's records ends one that
-/// may not be full, and is acknowledged by itself.
+/// TLS records that carry them, at most: each of the session's records ends one that may not be full.
 fn allocations(direction: Direction, bytes: u64) -> (u64, u64) {
     let authority = Authority::new();
     let (server, client) = (authority.server("localhost"), authority.client());
@@ -121,8 +120,7 @@ fn allocations(direction: Direction, bytes: u64) -> (u64, u64) {
                     while let Some(event) = handle.event().await {
                         if matches!(event, umbilical_link::Event::LinkLost(_)) {
                             let counters = handle.status().await.unwrap().counters;
-                            let (sent, received) = (counters.records_sent, counters.records_received);
-                            records = sent + received + sent.max(received);
+                            records = counters.records_sent + counters.records_received;
                             handle.stop();
                         }
                     }
@@ -157,11 +155,11 @@ fn allocations(direction: Direction, bytes: u64) -> (u64, u64) {
 }
 
 #[test]
-fn only_tls_allocates_and_once_per_record_and_acknowledgement() {
+fn only_tls_allocates_and_not_more_than_twice_per_record() {
     for direction in [Direction::ToCloud, Direction::FromCloud] {
         let (long, short) = (allocations(direction, LONG), allocations(direction, SHORT));
         let per_record = long.0.saturating_sub(short.0) as f64 / (long.1 - short.1) as f64;
         println!("{direction:?}: {per_record:.2} allocations per TLS record");
-        assert!(per_record <= 1.05, "{direction:?}: {per_record:.2} allocations per TLS record");
+        assert!(per_record <= 2.0, "{direction:?}: {per_record:.2} allocations per TLS record");
     }
 }
