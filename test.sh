@@ -18,6 +18,7 @@ programs=(
     tinyproxy:tinyproxy-bin
     curl:curl
     node:nodejs npm:npm
+    python3:python3 pip3:python3-pip
 )
 
 # PostgreSQL's programs live beside each other, outside of PATH.

@@ -40,19 +40,26 @@ fn programs() -> &'static Path {
 
 /// Where nothing is to be done, cargo takes a tenth of a second to say so.
 fn build(packages: &[&str]) -> PathBuf {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut cargo = Command::new(cargo);
     forget_outer_package(&mut cargo);
     let output = cargo
-        .current_dir(workspace)
+        .current_dir(workspace())
         .args(["build", "--locked", "--release"])
         .args(packages.iter().flat_map(|package| ["--package", package]))
         .output()
         .expect("cargo can be started");
     assert!(output.status.success(), "the release build failed:\n{}", String::from_utf8_lossy(&output.stderr));
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), |dir| workspace.join(dir));
-    target.join("release")
+    target().join("release")
+}
+
+/// Where cargo puts what it makes.
+pub(crate) fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), |dir| workspace().join(dir))
+}
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace")
 }
 
 /// What cargo tells a program that it runs is not for the cargo which that program runs: build scripts of others would

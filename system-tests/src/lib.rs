@@ -5,7 +5,8 @@
 //! - [`binaries`]: builds `umbilical-agent` and `umbilical-cloud`, so that a test never judges yesterday's;
 //! - [`deployment`]: keys, certificates and configuration files of one device and its cloud side, in a folder of their own;
 //! - [`tunnel`]: a deployment whose processes run;
-//! - [`programs`]: the programs on the ends: sshd, nginx, PostgreSQL, iperf3, tinyproxy, each with its own configuration and folder;
+//! - [`programs`]: the programs on the ends: sshd, nginx, PostgreSQL, Azurite, iperf3, tinyproxy, each with its own configuration and folder;
+//! - [`packages`]: those of them that come from npm and PyPI;
 //! - [`echo`]: services for many streams, in this process;
 //! - [`files`]: large files and their hashes;
 //! - [`limits`]: how many files a process may open;
@@ -20,6 +21,7 @@ pub mod deployment;
 pub mod echo;
 pub mod files;
 pub mod limits;
+pub mod packages;
 pub mod ports;
 pub mod process;
 pub mod programs;

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
+    net::SocketAddrV4,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread,
@@ -160,6 +161,21 @@ impl Process {
     /// The process is gone.
     pub fn resident_bytes(&self) -> u64 {
         self.status_bytes("VmRSS:")
+    }
+
+    /// How many TCP connections it has to an IPv4 `address`: of the established ones in proc_net_tcp(5), those whose inode is
+    /// that of one of its files.
+    pub fn connections_to(&self, address: SocketAddrV4) -> usize {
+        let remote = format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port());
+        let files = fs::read_dir(format!("/proc/{}/fd", self.pid())).into_iter().flatten().flatten();
+        let own: Vec<_> = files.filter_map(|file| fs::read_link(file.path()).ok()).collect();
+        let sockets = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        let ours = |line: &&str| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            matches!(fields[..], [_, _, to, "01", _, _, _, _, _, inode, ..]
+                if to == remote && own.contains(&format!("socket:[{inode}]").into()))
+        };
+        sockets.lines().filter(ours).count()
     }
 
     fn status_bytes(&self, field: &str) -> u64 {

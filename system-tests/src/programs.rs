@@ -1,5 +1,6 @@
 //! The programs on both ends of the tunnel, each run from a folder of its own with a configuration of its own.
 
+pub mod azurite;
 pub mod iperf3;
 pub mod nginx;
 pub mod postgresql;

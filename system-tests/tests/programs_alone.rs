@@ -7,6 +7,7 @@ use umbilical_system_tests::{
     files::{self, Folder},
     process::run,
     programs::{
+        azurite::{Azurite, Storage, use_storage},
         iperf3::{self, Direction, Iperf3},
         nginx::{self, Nginx},
         postgresql::Postgresql,
@@ -43,6 +44,17 @@ fn postgresql_transacts() {
     postgresql.fill(postgresql.address, 1);
     let transacted = postgresql.transact(postgresql.address, 2, &["--transactions=20"]);
     assert_eq!((transacted.processed, transacted.failed), (40, 0));
+}
+
+#[test]
+fn azurite_stores_what_the_sdks_give_it() {
+    let azurite = Azurite::start();
+    let folder = Folder::new();
+    let file = folder.path("file");
+    files::make_random(&file, 1_000_000);
+    use_storage(Storage::Blob, azurite.blob, &file);
+    use_storage(Storage::Queue, azurite.queue, &file);
+    use_storage(Storage::Table, azurite.table, &file);
 }
 
 #[test]
