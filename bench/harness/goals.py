@@ -69,6 +69,16 @@ def memory(results: Results, name: str) -> list[Verdict]:
     ]
 
 
+def relay(results: Results) -> list[Verdict]:
+    """The relay's own goals, whoever is at its ends."""
+    rounds = results.relay.get("rounds", [])
+    join = results.relay.get("idle_join")
+    return [
+        at_least("joined sockets, of a loop that copies", median([one["splice"] / one["copy"] for one in rounds]), 0.8, 2),
+        at_most("memory of an idle joined pair, TLS on both sides, KiB", join / 1024 if join else None, 64, 1),
+    ]
+
+
 def slow_links(results: Results, name: str) -> list[Verdict]:
     verdicts = []
     for setting, rows in results.links.items():

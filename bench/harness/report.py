@@ -25,7 +25,7 @@ def render(results: Results, plots: list[str], notes: str | None = None) -> str:
         parts.append(f"What the figures mean, where a goal is not reached and why: [{notes}]({notes}).\n")
     parts += [about(results), *[f"![{name.rsplit('.', 1)[0].replace('-', ' ')}]({name})\n" for name in plots]]
     parts += [goal_table(results, name) for name in results.ours]
-    parts += [throughput_table(results), fairness_table(results), latency_table(results), memory_table(results), cut_table(results)]
+    parts += [relay_section(results), throughput_table(results), fairness_table(results), latency_table(results), memory_table(results), cut_table(results)]
     parts += [slow_table(setting, rows, results) for setting, rows in results.links.items()]
     parts += [scenario_table(results), left_out(results), method(results)]
     return "\n".join(part for part in parts if part)
@@ -50,6 +50,19 @@ def goal_table(results: Results, name: str) -> str:
         return ""
     rows = [[one.what, one.measured, one.goal, one.word] for one in verdicts]
     return f"## Goals: {name}\n\n" + table(["figure", "measured", "goal", ""], rows)
+
+
+def relay_section(results: Results) -> str:
+    if not results.relay:
+        return ""
+    rows = [[one.what, one.measured, one.goal, one.word] for one in goals.relay(results)]
+    rounds = results.relay["rounds"]
+    figures = [[what, several([one[key] for one in rounds]), several([one[f"{key}_cpu"] for one in rounds])]
+               for what, key in (("joined by the relay", "splice"), ("copied", "copy"))]
+    note = ("One thread in the middle, messages of 16 KiB from a client of one TLS connection to that of another, in turns with\n"
+            f"a loop that only copies. An idle listener takes {results.relay.get('idle_listener', 0) / 1024:.0f} KiB.")
+    return (section("The relay by itself", note, ["", "MiB/s", "CPU s/GiB of the middle"], figures) + "\n"
+            + table(["figure", "measured", "goal", ""], rows))
 
 
 def throughput_table(results: Results) -> str:

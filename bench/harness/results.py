@@ -20,6 +20,7 @@ class Results:
     sizes: dict = dataclasses.field(default_factory=dict)  # name: bytes of the device's binary, stripped
     links: dict = dataclasses.field(default_factory=dict)  # setting: {name: [figures of uplink.measure]}
     scenarios: dict = dataclasses.field(default_factory=dict)  # name: [figures of uplink.measure_scenarios]
+    relay: dict = dataclasses.field(default_factory=dict)  # figures of relay.measure
     absent: dict = dataclasses.field(default_factory=dict)  # name: why it is not in the run
     failures: list = dataclasses.field(default_factory=list)
 

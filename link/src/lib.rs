@@ -14,7 +14,7 @@
 //! | [`upgrade`] | the client's side of the WebSocket opening handshake |
 //! | [`response`] | the bounded head of an HTTP response, for `proxy` and `upgrade` |
 //! | [`frame`] | WebSocket frame headers, masks, close payloads |
-//! | [`websocket`] | whole binary messages over an open WebSocket, in two fixed buffers |
+//! | [`websocket`] | whole binary messages over an open WebSocket, in two bounded buffers |
 //! | [`driver`] | the one loop: link, ports and clock of a session in one task |
 //! | [`handle`] | what the owner of a driver says to it and hears from it |
 //! | `keepalive` | whether a link is alive |

@@ -3,8 +3,8 @@
 //! A message goes out as one frame, and the next one is taken when it is with the kernel. Where frames need no mask (a
 //! server's, or [`Upgraded::zero_mask`]) it is encrypted from where it lies; a masked one is copied once. A message comes in
 //! as one frame or several (a relay may cut them); it is put together and unmasked in place. Pings are answered here.
-//! A buffer is small until a message needs the large one, so that an idle link costs little. No message is longer than [`MAX_MESSAGE`]; a peer that announces a longer one is told off
-//! before a byte of it is read.
+//! No message is longer than [`MAX_MESSAGE`]; a peer that announces a longer one is told off before a byte of it is read.
+//! A buffer is small until a message needs the large one, so that an idle link costs little.
 //!
 //! The session's messages do not go through the WebSocket library: it would copy each into a message of its own on the
 //! heap, and zero its buffer for every read (docs/decisions).
