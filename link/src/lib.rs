@@ -15,6 +15,9 @@
 //! | [`response`] | the bounded head of an HTTP response, for `proxy` and `upgrade` |
 //! | [`frame`] | WebSocket frame headers, masks, close payloads |
 //! | [`websocket`] | whole binary messages over an open WebSocket, in two bounded buffers |
+//! | [`unframe`] | frames become bytes, for peers that have no session |
+//! | [`byte_stream`] | a WebSocket as a stream of bytes |
+//! | [`bridge`] | such a stream joined with one port, to the end of both |
 //! | [`driver`] | the one loop: link, ports and clock of a session in one task |
 //! | [`handle`] | what the owner of a driver says to it and hears from it |
 //! | `keepalive` | whether a link is alive |
@@ -22,6 +25,8 @@
 //! | `ready` | which of many sources woke the task |
 //! | `clock`, `memory` | time and memory as sessions want them |
 
+pub mod bridge;
+pub mod byte_stream;
 mod clock;
 pub mod dial;
 pub mod driver;
@@ -39,6 +44,7 @@ mod ready;
 pub mod response;
 pub mod tls;
 pub mod transport;
+pub mod unframe;
 pub mod upgrade;
 pub mod websocket;
 
