@@ -7,6 +7,7 @@
 
 mod document;
 mod error;
+mod foreign;
 mod value;
 
 use std::{
@@ -29,6 +30,7 @@ use self::{
 };
 pub use self::{
     error::{ConfigError, Problem, Warning},
+    foreign::{Foreign, Welcome},
     value::Target,
 };
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub relay: Relay,
     /// What can be reached on this device, by name. What is not here does not exist.
     pub services: BTreeMap<String, Service>,
+    /// What senders get that are no gateway of ours.
+    pub foreign: Foreign,
     /// How much memory sessions take.
     pub memory: Memory,
     /// How long sessions wait.
@@ -213,16 +217,17 @@ impl Config {
 
 fn read_document(file: &Path, text: &str) -> Result<(Config, Vec<NamedFile>), ConfigError> {
     let mut root = Table::parse(file, text)?;
-    root.only(&["relay", "services", "memory", "session"])?;
+    root.only(&["relay", "services", "foreign", "memory", "session"])?;
     let mut files = Vec::new();
     let relay = match root.table("relay")? {
         Some(table) => read_relay(table, &mut files)?,
         None => return Err(root.missing("relay", "a table with url and auth")),
     };
     let services = root.table("services")?.map(read_services).transpose()?.unwrap_or_default();
+    let foreign = root.table("foreign")?.map(|table| foreign::read(table, &services)).transpose()?.unwrap_or_default();
     let memory = root.table("memory")?.map(read_memory).transpose()?.unwrap_or_default();
     let session = root.table("session")?.map(read_session).transpose()?.unwrap_or_default();
-    Ok((Config { relay, services, memory, session }, files))
+    Ok((Config { relay, services, foreign, memory, session }, files))
 }
 
 fn read_relay(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Result<Relay, ConfigError> {

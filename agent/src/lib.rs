@@ -13,6 +13,7 @@
 //! | [`renewal`] | when its token is replaced |
 //! | [`credentials`], [`identity`], [`clock`] | who this device is, and what time it is |
 //! | [`rendezvous`] | answering a sender |
+//! | [`foreign`] | senders that are no gateway: bridged to a service |
 //! | [`session`] | which link belongs to which session |
 //! | [`services`] | the allow-list; dialling local ports |
 //! | [`log`], [`sys`], [`stop`] | one line per event; the kernel; the wish to end |
@@ -25,6 +26,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod credentials;
+pub mod foreign;
 pub mod identity;
 pub mod listener;
 pub mod log;

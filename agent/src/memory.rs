@@ -5,10 +5,13 @@
 
 use std::fmt;
 
-use umbilical_link::websocket::BUFFER_BYTES;
+use umbilical_link::{byte_stream, websocket::BUFFER_BYTES};
 use umbilical_mux::StreamState;
 
-use crate::{config::Memory, rendezvous};
+use crate::{
+    config::{Foreign, Memory},
+    rendezvous,
+};
 
 /// One TLS connection at its fullest: 64 KiB read ahead, a record of 16 KiB being read and one decrypted, 64 KiB waiting to
 /// be sent, keys and state.
@@ -19,6 +22,9 @@ const CONTROL_BYTES: usize = 2 * 64 * 1024;
 
 /// What the agent keeps of an open stream besides the table entry: socket, timers, the service's name.
 const STREAM_BYTES: usize = 1024;
+
+/// One connection of a foreign sender, TLS included.
+pub const FOREIGN_BYTES: usize = TLS_BYTES + byte_stream::BUFFER_BYTES + STREAM_BYTES;
 
 /// The budget of one configuration.
 #[derive(Debug, Clone)]
@@ -34,23 +40,25 @@ struct Line {
 }
 
 impl Budget {
-    /// For `memory`; `program` is what the process has in memory before its first connection, in bytes.
+    /// For `memory` and the connections of `foreign` senders; `program` is what the process has in memory before its first connection, in bytes.
     #[must_use]
-    pub fn new(memory: &Memory, program: usize) -> Budget {
+    pub fn new(memory: &Memory, foreign: &Foreign, program: usize) -> Budget {
         let shape = memory.shape();
         let line = |what, count, each| Line { what, count, each };
         let links = memory.sessions + rendezvous::AT_ONCE;
         let streams = memory.sessions * memory.streams;
+        let foreign = foreign.at_most();
         Budget {
             lines: vec![
                 line("program and configuration", 1, program),
                 line("control channel", 1, CONTROL_BYTES),
-                line("TLS connections", links + 1, TLS_BYTES),
+                line("TLS connections", links + foreign + 1, TLS_BYTES),
                 line("link buffers", links, BUFFER_BYTES),
                 line("replay rings", memory.sessions, shape.replay),
                 line("receive pools", memory.sessions, shape.receive_memory()),
                 line("stream tables", streams, size_of::<StreamState>()),
                 line("open streams", streams, STREAM_BYTES),
+                line("foreign connections", foreign, byte_stream::BUFFER_BYTES + STREAM_BYTES),
             ],
         }
     }
@@ -86,18 +94,22 @@ impl fmt::Display for Budget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Welcome;
 
     #[test]
     fn the_sum_is_that_of_the_lines_and_grows_with_each_setting() {
         let default = Memory::default();
-        let total = |memory: Memory| Budget::new(&memory, 1_000_000).total();
+        let none = Foreign::default();
+        let total = |memory: Memory| Budget::new(&memory, &none, 1_000_000).total();
         let base = total(default);
         assert!(base > 1_000_000 + 4 * (default.replay + default.receive));
         assert_eq!(total(Memory { replay: default.replay + 1024, ..default }), base + 4 * 1024);
         assert!(total(Memory { receive: default.receive + 1024, ..default }) >= base + 4 * 1024);
         assert!(total(Memory { streams: default.streams + 1, ..default }) > base);
         assert!(total(Memory { sessions: default.sessions + 1, ..default }) > base + default.replay + default.receive);
-        let last = Budget::new(&default, 1_000_000).rows().last().unwrap();
+        let some = Foreign { welcome: Welcome::Plain("ssh".into()), connections: 3 };
+        assert_eq!(Budget::new(&default, &some, 1_000_000).total(), base + 3 * FOREIGN_BYTES);
+        let last = Budget::new(&default, &none, 1_000_000).rows().last().unwrap();
         assert!(last.ends_with(&format!(" {base}")), "{last}");
     }
 }

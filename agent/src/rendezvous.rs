@@ -1,4 +1,9 @@
-//! Answers senders: dials the rendezvous the relay names, and hands the link to its session, or tells the sender why not.
+//! Answers senders: dials the rendezvous the relay names, and hands it on, or tells the sender why not.
+//!
+//! ```text
+//! offers umbilical.v1          a link, for `session`
+//! offers nothing of ours       a foreign sender, for `foreign`, if it is welcome there
+//! ```
 //!
 //! The address is dialled as it is given: a relay's rendezvous may be on another host than its control channel. It is
 //! good for half a minute and for one use, so answers are few at once and late ones are not tried.
@@ -10,17 +15,27 @@ use std::{
 };
 
 use log::{debug, warn};
-use smol::{LocalExecutor, Timer, future, lock::Semaphore};
+use smol::{
+    LocalExecutor, Timer, future,
+    lock::{Semaphore, SemaphoreGuard},
+};
 use umbilical_link::{
     dial::{DialError, Dialer, Target},
     upgrade::{UpgradeError, UpgradeRequest, Upgraded, upgrade},
 };
 use umbilical_relay_protocol::{Accept, AddressError, RENDEZVOUS_VALIDITY, Rendezvous};
 
-use crate::{listener::Answer, session::Sessions};
+use crate::{
+    foreign::{ForeignSenders, Guest, Unwelcome},
+    listener::Answer,
+    session::Sessions,
+};
 
 /// The WebSocket subprotocol of a session.
 pub const SUBPROTOCOL: &str = "umbilical.v1";
+
+/// What the subprotocols of sessions begin with. Who offers one of another version is a gateway all the same.
+const FAMILY: &str = "umbilical.";
 
 /// Rendezvous dialled at once: each costs a TLS handshake and its buffers.
 pub const AT_ONCE: usize = 4;
@@ -35,6 +50,7 @@ const REFUSAL_TAKEN: u16 = 410;
 pub struct Answers {
     executor: Rc<LocalExecutor<'static>>,
     sessions: Rc<Sessions>,
+    foreign: Rc<ForeignSenders>,
     dialer: RefCell<Rc<Dialer>>,
     /// Refuse a rendezvous without TLS.
     tls_only: Cell<bool>,
@@ -43,11 +59,11 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// Links go to `sessions`; `tls_only` for a relay that is reached by TLS itself.
+    /// Where links and foreign senders go; `tls_only` for a relay that is reached by TLS itself.
     #[must_use]
     pub fn new(
         executor: Rc<LocalExecutor<'static>>,
-        sessions: Rc<Sessions>,
+        (sessions, foreign): (Rc<Sessions>, Rc<ForeignSenders>),
         dialer: Rc<Dialer>,
         tls_only: bool,
     ) -> Rc<Answers> {
@@ -55,6 +71,7 @@ impl Answers {
         Rc::new(Answers {
             executor,
             sessions,
+            foreign,
             dialer,
             tls_only,
             turns: Semaphore::new(AT_ONCE),
@@ -70,43 +87,78 @@ impl Answers {
 
     async fn serve(&self, accept: &Accept) {
         let peer = Peer(accept).to_string();
-        let met = async {
-            let turn = self.turns.acquire().await;
-            self.meet(accept).await.map(|met| (met, turn))
-        };
         let late = async {
             Timer::after(RENDEZVOUS_VALIDITY).await;
             Err(NotMet::Late)
         };
-        match future::or(met, late).await {
+        match future::or(self.meet(accept, &peer), late).await {
             // the turn lasts until the link is with its session: until then its buffers are one of ours
             Ok((Met::Link(upgraded), _turn)) => self.sessions.join(upgraded, &peer).await,
+            Ok((Met::Foreign(upgraded, guest), _)) => self.foreign.serve(upgraded, guest, peer),
             Ok((Met::Refused(reason), _)) => warn!("refused {peer}: {reason}"),
             Err(error) => warn!("can't answer {peer}: {error}"),
         }
     }
 
-    async fn meet(&self, accept: &Accept) -> Result<Met, NotMet> {
+    async fn meet(&self, accept: &Accept, peer: &str) -> Result<(Met, SemaphoreGuard<'_>), NotMet> {
         let rendezvous = Rendezvous::parse(&accept.address).map_err(NotMet::Address)?;
         if self.tls_only.get() && !rendezvous.tls() {
             return Err(NotMet::WithoutTls);
         }
-        if !accept.subprotocols().any(|name| name == SUBPROTOCOL) {
-            let offered = accept.subprotocols().collect::<Vec<_>>().join(", ");
-            return self.refuse(&rendezvous, &offered).await;
-        }
-        debug!("meeting {} at {}", Peer(accept), rendezvous.authority());
-        let upgraded = self.dial(&rendezvous, rendezvous.path_and_query(), Some(SUBPROTOCOL)).await?;
+        let met = if accept.subprotocols().any(|name| name == SUBPROTOCOL) {
+            let turn = self.turns.acquire().await;
+            debug!("meeting {peer} at {}", rendezvous.authority());
+            (self.meet_gateway(&rendezvous).await?, turn)
+        } else {
+            // before the turn: a service may take its time, and a gateway should not wait for that
+            let invited = self.invite(accept, peer).await;
+            let turn = self.turns.acquire().await;
+            (self.meet_foreign(accept, &rendezvous, invited).await?, turn)
+        };
+        Ok(met)
+    }
+
+    async fn meet_gateway(&self, rendezvous: &Rendezvous) -> Result<Met, NotMet> {
+        let upgraded = self.dial(rendezvous, rendezvous.path_and_query(), Some(SUBPROTOCOL)).await?;
         match upgraded.subprotocol.as_deref() {
             Some(SUBPROTOCOL) => Ok(Met::Link(upgraded)),
             _ => Err(NotMet::NoSubprotocol),
         }
     }
 
-    async fn refuse(&self, rendezvous: &Rendezvous, offered: &str) -> Result<Met, NotMet> {
-        let offered = if offered.is_empty() { "none" } else { offered };
-        let reason = format!("This device speaks the WebSocket subprotocol {SUBPROTOCOL} only, offered was {offered}");
-        match self.dial(rendezvous, &rendezvous.rejection_target(400, &reason), None).await {
+    async fn invite(&self, accept: &Accept, peer: &str) -> Result<Guest, Unwelcome> {
+        if accept.subprotocols().any(|name| name.starts_with(FAMILY)) {
+            return Err(Unwelcome::NotConfigured);
+        }
+        self.foreign.invite(peer).await
+    }
+
+    async fn meet_foreign(
+        &self,
+        accept: &Accept,
+        rendezvous: &Rendezvous,
+        invited: Result<Guest, Unwelcome>,
+    ) -> Result<Met, NotMet> {
+        match invited {
+            Ok(guest) => {
+                // browsers and others want one of what they offer to be chosen; all of it is bytes here
+                let subprotocol = accept.subprotocols().next();
+                let upgraded = self.dial(rendezvous, rendezvous.path_and_query(), subprotocol).await?;
+                Ok(Met::Foreign(upgraded, guest))
+            }
+            Err(Unwelcome::NotConfigured) => {
+                let offered = accept.subprotocols().collect::<Vec<_>>().join(", ");
+                let offered = if offered.is_empty() { "none" } else { &offered };
+                let reason =
+                    format!("This device speaks the WebSocket subprotocol {SUBPROTOCOL} only, offered was {offered}");
+                self.refuse(rendezvous, 400, reason).await
+            }
+            Err(Unwelcome::Now { status, reason }) => self.refuse(rendezvous, status, reason).await,
+        }
+    }
+
+    async fn refuse(&self, rendezvous: &Rendezvous, status: u16, reason: String) -> Result<Met, NotMet> {
+        match self.dial(rendezvous, &rendezvous.rejection_target(status, &reason), None).await {
             Err(NotMet::Upgrade(UpgradeError::Refused { status: REFUSAL_TAKEN, .. })) => Ok(Met::Refused(reason)),
             Err(error) => Err(error),
             Ok(_) => Err(NotMet::RefusalNotTaken),
@@ -140,6 +192,7 @@ impl Answer for Rc<Answers> {
 
 enum Met {
     Link(Upgraded),
+    Foreign(Upgraded, Guest),
     Refused(String),
 }
 
@@ -174,10 +227,11 @@ struct Peer<'a>(&'a Accept);
 
 impl fmt::Display for Peer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let who = if self.0.subprotocols().any(|name| name.starts_with(FAMILY)) { "gateway" } else { "sender" };
         match &self.0.remote {
-            Some(remote) if remote.address.contains(':') => write!(f, "gateway [{}]:{}", remote.address, remote.port),
-            Some(remote) => write!(f, "gateway {}:{}", remote.address, remote.port),
-            None => write!(f, "gateway {}", self.0.id),
+            Some(remote) if remote.address.contains(':') => write!(f, "{who} [{}]:{}", remote.address, remote.port),
+            Some(remote) => write!(f, "{who} {}:{}", remote.address, remote.port),
+            None => write!(f, "{who} {}", self.0.id),
         }
     }
 }

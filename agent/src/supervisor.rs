@@ -1,8 +1,9 @@
 //! The whole agent: starts its parts in order, changes them when the configuration changes, stops them in order.
 //!
 //! ```text
-//! supervisor ── listener ── (accept) ── answers ── sessions ── services
-//!    one           one                   few        table       allow-list
+//! supervisor ── listener ── (accept) ── answers ─┬─ sessions ──────── services
+//!    one           one                   few       ├─ foreign senders ─┘
+//!                                                  └─ refused            allow-list
 //! ```
 //!
 //! Everything runs on the thread that calls [`Agent::run`].
@@ -21,9 +22,10 @@ use crate::{
     clock::Clock,
     config::{self, Config, ConfigError, ProxyChoice, Warning},
     credentials::Credentials,
+    foreign::ForeignSenders,
     identity::listener_id,
     listener::{LOOK_AGAIN, Listener},
-    memory::Budget,
+    memory::{Budget, FOREIGN_BYTES},
     rendezvous::Answers,
     services::ServiceTable,
     session::{Limits, Sessions},
@@ -84,6 +86,7 @@ struct Supervisor {
     executor: Rc<LocalExecutor<'static>>,
     services: Arc<ServiceTable>,
     sessions: Rc<Sessions>,
+    foreign: Rc<ForeignSenders>,
     answers: Rc<Answers>,
     listening: Option<(Stopper, Task<()>)>,
 }
@@ -93,16 +96,17 @@ impl Supervisor {
         let Agent { file, config, warnings, clock, dialer, id } = agent;
         info!("umbilical-agent {} with {}", env!("CARGO_PKG_VERSION"), file.display());
         report(&warnings);
-        for row in Budget::new(&config.memory, resident_bytes().unwrap_or_default()).rows() {
-            info!("{row}");
-        }
-        check_file_limit(&config.memory);
+        let budget = Budget::new(&config.memory, &config.foreign, resident_bytes().unwrap_or_default());
+        budget.rows().for_each(|row| info!("{row}"));
+        check_file_limit(&config);
         let services = Arc::new(ServiceTable::new(&config.services));
         let sessions = Rc::new(Sessions::new(Rc::clone(&executor), Arc::clone(&services), limits(&config)));
-        let answers =
-            Answers::new(Rc::clone(&executor), Rc::clone(&sessions), Rc::clone(&dialer), config.relay.url.tls());
+        let (foreign, keep_alive) = (config.foreign.clone(), config.relay.keep_alive);
+        let foreign = Rc::new(ForeignSenders::new(Rc::clone(&executor), Arc::clone(&services), foreign, keep_alive));
+        let doors = (Rc::clone(&sessions), Rc::clone(&foreign));
+        let answers = Answers::new(Rc::clone(&executor), doors, Rc::clone(&dialer), config.relay.url.tls());
         let mut supervisor =
-            Supervisor { file, config, clock, id, executor, services, sessions, answers, listening: None };
+            Supervisor { file, config, clock, id, executor, services, sessions, foreign, answers, listening: None };
         supervisor.listen(dialer);
         supervisor
     }
@@ -116,6 +120,9 @@ impl Supervisor {
         }
         let drain_for = self.config.session.drain_for;
         info!("stopping: {} sessions have {} s to finish", self.sessions.count(), drain_for.as_secs());
+        if self.foreign.count() > 0 {
+            info!("so have {} foreign connections", self.foreign.count());
+        }
         let farewell = async {
             // no new senders first, then what is left of the old ones
             let listening = self.listening.take().map(|(stopper, task)| {
@@ -127,7 +134,8 @@ impl Supervisor {
                     task.await;
                 }
             };
-            future::zip(leave, self.sessions.drain(drain_for)).await;
+            let drained = future::zip(self.sessions.drain(drain_for), self.foreign.drain(drain_for));
+            future::zip(leave, drained).await;
             info!("stopped");
         };
         let at_once = async {
@@ -182,6 +190,10 @@ impl Supervisor {
         let (changed, gone) = self.services.replace(&config.services);
         self.config = config;
         self.sessions.set_limits(limits(&self.config));
+        if self.foreign.change(&self.config.foreign, self.config.relay.keep_alive) {
+            let most = self.config.foreign.at_most();
+            info!("{most} foreign connections at most from now on, {} bytes of memory", most * FOREIGN_BYTES);
+        }
         self.answers.set_dialer(Rc::clone(&dialer), self.config.relay.url.tls());
         if relay_changed {
             self.listen(dialer);
@@ -243,12 +255,14 @@ fn limits(config: &Config) -> Limits {
 /// Files besides those of streams: links, rendezvous, the control channel, and what any process has.
 const OTHER_FILES: usize = 100;
 
-fn check_file_limit(memory: &config::Memory) {
-    let wanted = memory.sessions * memory.streams + OTHER_FILES;
+fn check_file_limit(config: &Config) {
+    let (memory, foreign) = (&config.memory, config.foreign.at_most());
+    // a foreign connection is two: its rendezvous and its service
+    let wanted = memory.sessions * memory.streams + 2 * foreign + OTHER_FILES;
     match raise_file_limit() {
         Ok(limit) if limit < wanted => warn!(
-            "only {limit} files may be open at once, {} sessions of {} streams want {wanted}: raise the limit (LimitNOFILE= of \
-             systemd), or lower [memory]",
+            "only {limit} files may be open at once, {} sessions of {} streams and {foreign} foreign connections want {wanted}: \
+             raise the limit (LimitNOFILE= of systemd), or lower [memory]",
             memory.sessions, memory.streams
         ),
         Ok(_) => {}

@@ -6,7 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use umbilical_agent::config::{Auth, Config, KeepAliveFrame, Memory, ProxyChoice, Session, Target, Warning};
+use umbilical_agent::config::{
+    Auth, Config, Foreign, KeepAliveFrame, Memory, ProxyChoice, Session, Target, Warning, Welcome,
+};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/agent.toml");
 
@@ -36,8 +38,8 @@ fn the_example_is_a_configuration() {
 #[test]
 fn what_the_example_comments_out_is_the_default() {
     let text = fs::read_to_string(EXAMPLE).unwrap();
-    let examples_only = ["#ca-file", "#proxy", "#token-file", "#token-command"];
-    const DEFAULTS: usize = 8;
+    let examples_only = ["#ca-file", "#proxy", "#token-file", "#token-command", "#plain-service"];
+    const DEFAULTS: usize = 9;
     let mut defaults = 0;
     let spelt_out: String = text
         .lines()
@@ -53,13 +55,14 @@ fn what_the_example_comments_out_is_the_default() {
     assert_eq!(parse(&spelt_out), parse(&text));
     let config = parse(LEAST).unwrap();
     assert_eq!((config.memory, config.session), (Memory::default(), Session::default()));
+    assert_eq!(config.foreign, Foreign { welcome: Welcome::Refused, connections: 8 });
     assert_eq!(config.relay.proxy, ProxyChoice::Environment);
 }
 
 #[test]
 fn the_example_has_every_key() {
     let text = fs::read_to_string(EXAMPLE).unwrap();
-    for table in ["", "relay.", "relay.auth.", "services.x.", "memory.", "session."] {
+    for table in ["", "relay.", "relay.auth.", "services.x.", "foreign.", "memory.", "session."] {
         let error = parse_error(&format!("{table}no-such-key = 1\nservices.x.target = 'unix:/x'\n{LEAST}"));
         let (_, expected) = error.split_once("expected ").unwrap_or_else(|| panic!("{error}"));
         for key in expected.split([',', ' ']).filter(|word| !word.is_empty() && *word != "or") {
@@ -82,6 +85,9 @@ fn every_value_arrives_where_it_belongs() {
         auth = { token-command = ["/bin/fetch", "-x"] }
         [services."plc.1"]
         target = "tcp:[::1]:502"
+        [foreign]
+        plain-service = "plc.1"
+        connections = 3
         [memory]
         replay = 32768
         receive = "1M"
@@ -100,6 +106,7 @@ fn every_value_arrives_where_it_belongs() {
     assert_eq!(config.relay.keep_alive_frame, KeepAliveFrame::Ping);
     assert_eq!(config.relay.auth, Auth::TokenCommand { program: "/bin/fetch".into(), arguments: vec!["-x".into()] });
     assert_eq!(config.services["plc.1"].target, Target::Tcp { host: "::1".into(), port: 502 });
+    assert_eq!(config.foreign, Foreign { welcome: Welcome::Plain("plc.1".into()), connections: 3 });
     assert_eq!(config.memory, Memory { replay: 32 * 1024, receive: 1024 * 1024, streams: 3, sessions: 1 });
     assert_eq!((config.session.resume_for.as_secs(), config.session.drain_for.as_secs()), (300, 0));
 }
@@ -116,7 +123,7 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         (String::new(), "agent.toml: `relay` is missing, expected a table with url and auth".to_owned()),
         (
             with("[memmory]"),
-            "agent.toml:4: unknown key `memmory` at the top level, expected relay, services, memory or session".to_owned(),
+            "agent.toml:4: unknown key `memmory` at the top level, expected relay, services, foreign, memory or session".to_owned(),
         ),
         (
             with("[services.ssh]\ntarget = 'tcp:a:1'\nmax-stream = 1"),
@@ -183,6 +190,15 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         (
             with("services.'s s h' = {}"),
             "agent.toml:4: `services`: expected a name of 1 to 64 letters, digits, `-`, `_` or `.`, found \"s s h\"".to_owned(),
+        ),
+        // foreign senders
+        (
+            with("[foreign]\nplain-service = 'ssh'"),
+            "agent.toml:5: `foreign.plain-service`: expected the NAME of a [services.NAME], found \"ssh\"".to_owned(),
+        ),
+        (
+            with("[foreign]\nconnections = 0"),
+            "agent.toml:5: `foreign.connections`: expected a number from 1 to 1024, found 0".to_owned(),
         ),
         // the relay
         (

@@ -226,7 +226,7 @@ fn no_secret_reaches_the_log_even_at_trace() {
         let mut control = handshake.control().await;
         control.accept(&world.relay.rendezvous("S3CRET-MEETING"), "chat").await;
         world.relay.handshake().await.refuse("410 Gone", "").await;
-        agent.says("refused gateway");
+        agent.says("refused sender");
         control.accept(&world.relay.rendezvous("S3CRET-MEETING"), "umbilical.v1").await;
         world.relay.handshake().await.refuse("403 No", "").await;
         agent.says("403: No");
@@ -306,8 +306,8 @@ fn the_limit_of_open_files_is_raised_and_one_too_low_is_said() {
         assert!(!agent.end().1.contains("files may be open"));
         let mut agent = limited("-n 300");
         let line = agent.says("files may be open");
-        let expected =
-            "warn  supervisor: only 300 files may be open at once, 2 sessions of 1000 streams want 2100: raise";
+        let expected = "warn  supervisor: only 300 files may be open at once, 2 sessions of 1000 streams and 0 foreign connections \
+             want 2100: raise";
         assert!(line.starts_with(expected), "{line}");
     });
 }

@@ -123,7 +123,7 @@ fn a_sender_that_is_no_gateway_is_told_what_is_spoken_here() {
         let reason = "This device speaks the WebSocket subprotocol umbilical.v1 only, offered was chat, mqtt";
         assert_eq!(refusal.description, reason);
         handshake.refuse("410 Gone", "").await;
-        logs::line(Level::Warn, &format!("refused gateway 203.0.113.9:4711: {reason}")).await;
+        logs::line(Level::Warn, &format!("refused sender 203.0.113.9:4711: {reason}")).await;
     });
 }
 

@@ -126,6 +126,12 @@ impl<'i> Table<'i> {
         self.error(self.line, problem)
     }
 
+    /// A text that was read is not as `expected` after all.
+    pub(super) fn refuse_value(&self, at: &At<String>, expected: &'static str) -> ConfigError {
+        let found = shown(at.value.chars(), at.value.chars().count());
+        self.error(Some(at.line), Problem::Unexpected { key: at.key.clone(), expected, found })
+    }
+
     /// The name of a key of this table is not as `expected`.
     pub(super) fn refuse_key(&self, key: &str, expected: &'static str) -> ConfigError {
         let line = self.entries.get(key).map(|entry| entry.line);

@@ -1,0 +1,59 @@
+//! `[foreign]`: what is done for senders that do not speak the session protocol.
+
+use std::{collections::BTreeMap, ops::RangeInclusive};
+
+use super::{
+    ConfigError, Service,
+    document::Table,
+    value::{count, string},
+};
+
+/// `[foreign]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// What they get.
+    pub welcome: Welcome,
+    /// Connections of them at once.
+    pub connections: usize,
+}
+
+/// What foreign senders get.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Welcome {
+    /// A refusal.
+    #[default]
+    Refused,
+    /// Each connection is one to this service.
+    Plain(String),
+}
+
+impl Default for Foreign {
+    fn default() -> Foreign {
+        Foreign { welcome: Welcome::default(), connections: 8 }
+    }
+}
+
+impl Foreign {
+    /// Connections that memory and files are wanted for.
+    #[must_use]
+    pub fn at_most(&self) -> usize {
+        if self.welcome == Welcome::Refused { 0 } else { self.connections }
+    }
+}
+
+const CONNECTIONS: RangeInclusive<usize> = 1..=1024;
+
+pub(super) fn read(mut table: Table<'_>, services: &BTreeMap<String, Service>) -> Result<Foreign, ConfigError> {
+    table.only(&["plain-service", "connections"])?;
+    const PLAIN_SERVICE: &str = "the NAME of a [services.NAME]";
+    let plain = table.optional("plain-service", PLAIN_SERVICE, string)?;
+    if let Some(name) = plain.as_ref().filter(|name| !services.contains_key(&name.value)) {
+        return Err(table.refuse_value(name, PLAIN_SERVICE));
+    }
+    let connections = table.optional("connections", "a number from 1 to 1024", |value| count(value, &CONNECTIONS))?;
+    let default = Foreign::default();
+    Ok(Foreign {
+        welcome: plain.map_or(Welcome::Refused, |name| Welcome::Plain(name.value)),
+        connections: connections.map_or(default.connections, |at| at.value),
+    })
+}

@@ -1,0 +1,212 @@
+//! Senders that are no gateway: each of their connections is bridged to one to a service, as classic Hybrid Connections
+//! listeners do it.
+//!
+//! The service is dialled first, so that a sender hears of one that is not there as a refused handshake instead of an
+//! open connection that ends. Owns: who is welcome, how many at once, their end when the agent stops. Leaves to others:
+//! the rendezvous (`rendezvous`), dialling services (`services`), the bytes (`umbilical_link::bridge`).
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use log::{debug, info, warn};
+use smol::{
+    LocalExecutor, Timer, future,
+    lock::{RwLock, RwLockReadGuardArc},
+};
+use umbilical_link::{
+    Ended, Io,
+    bridge::{Bridge, Bridged, Cause},
+    byte_stream::{ByteStream, StreamError},
+    port::OnEnd,
+    upgrade::Upgraded,
+};
+use umbilical_mux::{End, ResetReason};
+
+use crate::{
+    config::{Foreign, Welcome},
+    services::ServiceTable,
+};
+
+/// The foreign senders of one device.
+pub struct ForeignSenders {
+    executor: Rc<LocalExecutor<'static>>,
+    services: Arc<ServiceTable>,
+    config: RefCell<Foreign>,
+    keep_alive: Cell<Duration>,
+    open: Rc<Cell<usize>>,
+    /// Read-locked by every connection: who gets to write knows that all have ended.
+    doors: Arc<RwLock<()>>,
+    /// Nobody gets in any more.
+    closed: Cell<bool>,
+}
+
+/// A sender that is welcome: what it is to be joined with.
+pub struct Guest {
+    io: Io,
+    service: String,
+    on_end: Told,
+    seat: Seat,
+}
+
+/// Why a sender is not welcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unwelcome {
+    /// Nothing foreign is.
+    NotConfigured,
+    /// Not at this moment.
+    Now {
+        /// The status for its handshake.
+        status: u16,
+        /// In words.
+        reason: String,
+    },
+}
+
+/// One of the connections that may be open at once.
+struct Seat {
+    open: Rc<Cell<usize>>,
+    _door: RwLockReadGuardArc<()>,
+}
+
+/// Who is to be told of a connection's end, and will be.
+struct Told(Option<OnEnd>);
+
+impl ForeignSenders {
+    /// Nobody yet. Connections are tasks of `executor`; a peer hears something every `keep_alive` at least.
+    #[must_use]
+    pub fn new(
+        executor: Rc<LocalExecutor<'static>>,
+        services: Arc<ServiceTable>,
+        config: Foreign,
+        keep_alive: Duration,
+    ) -> ForeignSenders {
+        let (config, keep_alive) = (RefCell::new(config), Cell::new(keep_alive));
+        let (open, doors, closed) = (Rc::default(), Arc::default(), Cell::new(false));
+        ForeignSenders { executor, services, config, keep_alive, open, doors, closed }
+    }
+
+    /// New senders find this; connections that are open stay. Whether anything is different for them.
+    pub fn change(&self, config: &Foreign, keep_alive: Duration) -> bool {
+        self.keep_alive.set(keep_alive);
+        self.config.replace(config.clone()) != *config
+    }
+
+    /// Connections open now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.open.get()
+    }
+
+    /// Finds a seat for the sender that logs call `peer`, and dials what it is to be joined with.
+    ///
+    /// # Errors
+    /// [`Unwelcome`], for the sender to hear.
+    pub async fn invite(&self, peer: &str) -> Result<Guest, Unwelcome> {
+        let Foreign { welcome, connections } = self.config.borrow().clone();
+        let service = match welcome {
+            Welcome::Refused => return Err(Unwelcome::NotConfigured),
+            Welcome::Plain(service) => service,
+        };
+        let seat = self.seat(connections)?;
+        let (io, on_end) = self.dial(&service, peer).await.map_err(|reason| unreached(&service, reason))?;
+        Ok(Guest { io, service, on_end, seat })
+    }
+
+    /// Joins a rendezvous with what its sender is a guest of.
+    pub fn serve(&self, upgraded: Upgraded, guest: Guest, peer: String) {
+        let Guest { io, service, on_end, seat } = guest;
+        debug!("{peer}: bridged to {service}");
+        let bridge = Bridge::new(ByteStream::new(upgraded), io, self.keep_alive.get());
+        let bridged = async move {
+            let Bridged { ended, cause } = bridge.run().await;
+            match cause {
+                Cause::Peer(StreamError::Invalid(_)) => warn!("{peer}: bridge to {service} broke: {cause}"),
+                cause => debug!("{peer}: bridge to {service} ended: {cause}"),
+            }
+            on_end.tell(&ended);
+            drop(seat);
+        };
+        self.executor.spawn(bridged).detach();
+    }
+
+    /// Lets nobody in any more; those inside have `drain_for` to finish.
+    pub async fn drain(&self, drain_for: Duration) {
+        self.closed.set(true);
+        let empty = async {
+            self.doors.write().await;
+        };
+        let late = async {
+            Timer::after(drain_for).await;
+            if self.count() > 0 {
+                info!("{} foreign connections are cut off", self.count());
+            }
+        };
+        future::or(empty, late).await;
+    }
+
+    fn seat(&self, connections: usize) -> Result<Seat, Unwelcome> {
+        let (false, Some(door)) = (self.closed.get(), self.doors.try_read_arc()) else {
+            return Err(Unwelcome::Now { status: 503, reason: "This device is shutting down".to_owned() });
+        };
+        if self.open.get() >= connections {
+            let reason = format!("This device has {connections} foreign connections, which is all it takes");
+            return Err(Unwelcome::Now { status: 503, reason });
+        }
+        self.open.set(self.open.get() + 1);
+        Ok(Seat { open: Rc::clone(&self.open), _door: door })
+    }
+
+    async fn dial(&self, service: &str, peer: &str) -> Result<(Io, Told), ResetReason> {
+        let (dialing, on_end) = self.services.dial(service, peer)?;
+        let told = Told(Some(on_end));
+        match dialing.await {
+            Ok(io) => Ok((io, told)),
+            Err(reason) => {
+                told.tell(&never_open(End::Local(reason)));
+                Err(reason)
+            }
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.open.set(self.open.get() - 1);
+    }
+}
+
+impl Told {
+    fn tell(mut self, ended: &Ended) {
+        if let Some(on_end) = self.0.take() {
+            on_end(ended);
+        }
+    }
+}
+
+impl Drop for Told {
+    /// The sender did not come, or the agent was stopped.
+    fn drop(&mut self) {
+        if let Some(on_end) = self.0.take() {
+            on_end(&never_open(End::Reset(ResetReason::ABORTED)));
+        }
+    }
+}
+
+const fn never_open(end: End) -> Ended {
+    Ended { end, sent: 0, received: 0, lasted: Duration::ZERO }
+}
+
+fn unreached(service: &str, reason: ResetReason) -> Unwelcome {
+    let (status, what) = match reason {
+        ResetReason::NOT_ALLOWED => (403, "is not offered any more"),
+        ResetReason::BUSY => (503, "takes no more connections"),
+        ResetReason::TIMED_OUT => (504, "did not answer in time"),
+        ResetReason::REFUSED => (502, "does not take connections"),
+        _ => (502, "can not be reached"),
+    };
+    Unwelcome::Now { status, reason: format!("Service {service} of this device {what}") }
+}

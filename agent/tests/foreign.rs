@@ -1,0 +1,242 @@
+//! Promise: senders that are no gateway are bridged to the one service they are welcome at, a configured number at once;
+//! all others are told why not.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod support;
+
+use std::{net::TcpListener, time::Duration};
+
+use async_tungstenite::{
+    WebSocketStream,
+    tungstenite::{Message, protocol::Role},
+};
+use log::Level;
+use smol::{
+    Async, future,
+    io::{AsyncReadExt, AsyncWriteExt},
+    stream::StreamExt,
+};
+use support::{
+    logs,
+    relay::Control,
+    soon,
+    world::{World, noise},
+};
+use umbilical_agent::sys::Request;
+use umbilical_link::transport::Transport;
+
+type Sender = WebSocketStream<Transport>;
+
+fn plain(port: u16) -> String {
+    format!("services.ssh.target = 'tcp:127.0.0.1:{port}'\nforeign.plain-service = 'ssh'\n")
+}
+
+/// A world in which the echo service `ssh` is open to foreign senders, with `lines` more.
+fn with_echo(lines: &str, script: impl AsyncFnOnce(&World, &mut Control)) {
+    World::run("", async |world| {
+        world.configure(&(plain(world.echo()) + lines));
+        world.request(Request::Reload);
+        let mut control = world.relay.listener().await;
+        logs::line(Level::Info, "foreign connections at most from now on").await;
+        script(world, &mut control).await;
+    });
+}
+
+/// Sends a sender that offers `subprotocols` to the device; it must come.
+async fn sender(world: &World, control: &mut Control, subprotocols: &str) -> Sender {
+    control.accept(&world.relay.rendezvous("r"), subprotocols).await;
+    let handshake = world.relay.handshake().await;
+    assert!(handshake.target.refusal().is_none(), "{:?}", handshake.target.refusal());
+    let upgraded = handshake.upgrade().await;
+    let first = subprotocols.split(',').next().map(str::trim).filter(|first| !first.is_empty());
+    assert_eq!(upgraded.subprotocol.as_deref(), first);
+    WebSocketStream::from_raw_socket(upgraded.transport, Role::Server, None).await
+}
+
+/// The same for one that must be refused: status and reason.
+async fn refused(world: &World, control: &mut Control, subprotocols: &str) -> (u16, String) {
+    control.accept(&world.relay.rendezvous("r"), subprotocols).await;
+    let handshake = world.relay.handshake().await;
+    let refusal = handshake.target.refusal().expect("a refusal");
+    let told = (refusal.status, refusal.description.clone());
+    handshake.refuse("410 Gone", "").await;
+    told
+}
+
+async fn echo(sender: &mut Sender, bytes: &[u8]) {
+    sender.send(Message::binary(bytes.to_vec())).await.unwrap();
+    let mut back = Vec::new();
+    while back.len() < bytes.len() {
+        match soon("an echo", sender.next()).await.unwrap().unwrap() {
+            Message::Binary(piece) => back.extend_from_slice(&piece),
+            other => panic!("expected bytes, got {other:?}"),
+        }
+    }
+    assert!(back == bytes, "something else came back");
+}
+
+/// Ends in order, and waits until the device has.
+async fn finish(mut sender: Sender) {
+    sender.close(None).await.unwrap();
+    while let Some(Ok(message)) = soon("the device's close", sender.next()).await {
+        assert!(message.is_close(), "{message:?}");
+    }
+}
+
+#[test]
+fn a_sender_without_a_subprotocol_gets_the_plain_service() {
+    with_echo("", async |world, control| {
+        let mut sender = sender(world, control, "").await;
+        echo(&mut sender, &noise(1_000_000)).await;
+        sender.send(Message::text("text is bytes")).await.unwrap();
+        assert_eq!(soon("an echo", sender.next()).await.unwrap().unwrap(), Message::binary(&b"text is bytes"[..]));
+        finish(sender).await;
+        logs::line(Level::Debug, "sender 203.0.113.9:4711: bridge to ssh ended: closed by both sides").await;
+        logs::line(Level::Debug, "ssh: closed after ").await;
+    });
+}
+
+#[test]
+fn of_several_subprotocols_the_first_is_chosen() {
+    with_echo("", async |world, control| {
+        let mut sender = sender(world, control, "chat, mqtt").await;
+        echo(&mut sender, b"hello").await;
+    });
+}
+
+#[test]
+fn a_gateway_of_another_version_is_not_taken_for_a_foreign_sender() {
+    with_echo("", async |world, control| {
+        let (status, reason) = refused(world, control, "umbilical.v2").await;
+        assert_eq!(status, 400);
+        assert!(reason.contains("umbilical.v1 only, offered was umbilical.v2"), "{reason}");
+        // and one of this version is none either
+        world.connected(control, 1).await;
+    });
+}
+
+#[test]
+fn a_service_that_is_not_there_is_a_refused_handshake() {
+    let nobody = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    World::run(&plain(nobody), async |world| {
+        let mut control = world.relay.listener().await;
+        let refusal = refused(world, &mut control, "").await;
+        assert_eq!(refusal, (502, "Service ssh of this device does not take connections".to_owned()));
+        logs::line(Level::Warn, "refused sender 203.0.113.9:4711: Service ssh of this device does not take").await;
+    });
+}
+
+#[test]
+fn one_sender_too_many_is_refused_until_another_leaves() {
+    with_echo("foreign.connections = 2\n", async |world, control| {
+        let mut one = sender(world, control, "").await;
+        let mut two = sender(world, control, "").await;
+        echo(&mut one, b"1").await;
+        echo(&mut two, b"2").await;
+        let (status, reason) = refused(world, control, "").await;
+        assert_eq!(status, 503);
+        assert_eq!(reason, "This device has 2 foreign connections, which is all it takes");
+        finish(one).await;
+        logs::line(Level::Debug, "ssh: closed after ").await;
+        let mut three = sender(world, control, "").await;
+        echo(&mut three, b"3").await;
+        echo(&mut two, b"still here").await;
+    });
+}
+
+#[test]
+fn the_services_own_limit_counts_foreign_senders_and_streams() {
+    with_echo("services.ssh.max-streams = 1\n", async |world, control| {
+        let gateway = world.connected(control, 1).await;
+        let stream = gateway.open("ssh");
+        stream.echo(b"1").await;
+        let (status, reason) = refused(world, control, "").await;
+        assert_eq!((status, &*reason), (503, "Service ssh of this device takes no more connections"));
+        drop(stream);
+        logs::line(Level::Debug, " bytes to the cloud, ").await;
+        let mut sender = sender(world, control, "").await;
+        echo(&mut sender, b"2").await;
+    });
+}
+
+#[test]
+fn a_sender_that_did_not_come_leaves_its_seat_and_its_stream() {
+    with_echo("foreign.connections = 1\nservices.ssh.max-streams = 1\n", async |world, control| {
+        for times in 1..=3 {
+            control.accept(&world.relay.rendezvous("r"), "").await;
+            world.relay.handshake().await.refuse("403 The rendezvous address is unknown", "").await;
+            let said = async {
+                while logs::all().matches("can't answer sender 203.0.113.9:4711").count() < times {
+                    future::yield_now().await;
+                }
+            };
+            soon("another line", said).await;
+        }
+        let mut sender = sender(world, control, "").await;
+        echo(&mut sender, b"hello").await;
+    });
+}
+
+#[test]
+fn an_abort_travels_on_both_ways() {
+    let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
+    let port = socket.get_ref().local_addr().unwrap().port();
+    World::run(&plain(port), async |world| {
+        let mut control = world.relay.listener().await;
+        let accepted = async { soon("a connection", socket.accept()).await.unwrap().0 };
+        let (gone, mut service) = future::zip(sender(world, &mut control, ""), accepted).await;
+        drop(gone);
+        let error = soon("a reset", service.read(&mut [0])).await.expect_err("a reset");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+
+        let accepted = async { soon("a connection", socket.accept()).await.unwrap().0 };
+        let (mut sender, service) = future::zip(sender(world, &mut control, ""), accepted).await;
+        socket2::SockRef::from(&service).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(service);
+        let end = soon("an end", sender.next()).await;
+        assert!(!matches!(end, Some(Ok(Message::Close(_)))), "an abort looks like an end: {end:?}");
+    });
+}
+
+#[test]
+fn a_reload_is_for_those_who_come_after_it() {
+    with_echo("", async |world, control| {
+        let mut sender = sender(world, control, "").await;
+        echo(&mut sender, b"before").await;
+        world.configure("");
+        world.request(Request::Reload);
+        logs::line(Level::Info, "0 foreign connections at most from now on, 0 bytes of memory").await;
+        assert_eq!(refused(world, control, "").await.0, 400);
+        echo(&mut sender, b"after").await;
+    });
+}
+
+#[test]
+fn an_agent_that_stops_lets_foreign_connections_finish() {
+    with_echo("session.drain-for = '1h'\n", async |world, control| {
+        let mut sender = sender(world, control, "").await;
+        echo(&mut sender, b"before").await;
+        world.request(Request::Stop);
+        logs::line(Level::Info, "so have 1 foreign connections").await;
+        echo(&mut sender, b"after").await;
+        finish(sender).await;
+        logs::line(Level::Info, "stopped").await;
+    });
+}
+
+#[test]
+fn a_service_that_speaks_first_is_heard() {
+    let socket = Async::<TcpListener>::bind(([127, 0, 0, 1], 0)).unwrap();
+    let port = socket.get_ref().local_addr().unwrap().port();
+    World::run(&plain(port), async |world| {
+        let mut control = world.relay.listener().await;
+        let greeting = async {
+            let mut service = soon("a connection", socket.accept()).await.unwrap().0;
+            service.write_all(b"SSH-2.0-test\r\n").await.unwrap();
+            service
+        };
+        let (mut sender, _service) = future::zip(sender(world, &mut control, ""), greeting).await;
+        let heard = soon("a greeting", sender.next()).await.unwrap().unwrap();
+        assert_eq!(heard, Message::binary(&b"SSH-2.0-test\r\n"[..]));
+    });
+}
