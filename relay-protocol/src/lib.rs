@@ -16,6 +16,7 @@
 //! | `control.rs`, `control/fields.rs` | messages on the control channel, and reading their members |
 //! | `headers.rs` | HTTP headers inside those messages |
 //! | `close.rs` | close codes and their reasons |
+//! | `preamble.rs` | what azbridge's two ends say before payload |
 //! | `percent.rs` | percent coding, tolerant on input |
 
 mod address;
@@ -24,6 +25,7 @@ mod close;
 mod control;
 mod headers;
 mod percent;
+mod preamble;
 mod rejection;
 mod request_target;
 mod token;
@@ -36,6 +38,7 @@ pub use control::{
     Response,
 };
 pub use headers::{Headers, InvalidHeader};
+pub use preamble::{PortMode, PreambleHead, PreambleReply};
 pub use rejection::Rejection;
 pub use request_target::{Action, MAX_ENTITY_PATH, Refusal, RequestTarget, entity_key, find_entity, user_query};
 pub use token::{AUTHORIZATION_HEADER, SasToken, TokenError};
