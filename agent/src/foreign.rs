@@ -2,7 +2,7 @@
 //! listeners do it.
 //!
 //! The service is dialled first, so that a sender hears of one that is not there as a refused handshake instead of an
-//! open connection that ends. Owns: who is welcome, how many at once, their end when the agent stops. Leaves to others:
+//! open connection that ends; only azbridge names it too late for that. Owns: who is welcome, how many at once, their end when the agent stops. Leaves to others: the words of azbridge (`azbridge`),
 //! the rendezvous (`rendezvous`), dialling services (`services`), the bytes (`umbilical_link::bridge`).
 
 use std::{
@@ -27,9 +27,13 @@ use umbilical_link::{
 use umbilical_mux::{End, ResetReason};
 
 use crate::{
+    azbridge,
     config::{Foreign, Welcome},
     services::ServiceTable,
 };
+
+/// The close code for a service that is not there after all (RFC 6455, section 7.4.1).
+const INTERNAL_ERROR: u16 = 1011;
 
 /// The foreign senders of one device.
 pub struct ForeignSenders {
@@ -44,12 +48,24 @@ pub struct ForeignSenders {
     closed: Cell<bool>,
 }
 
-/// A sender that is welcome: what it is to be joined with.
+/// A sender that is welcome.
 pub struct Guest {
-    io: Io,
-    service: String,
-    on_end: Told,
+    host: Host,
     seat: Seat,
+}
+
+/// What a sender is joined with.
+enum Host {
+    Service(Dialled),
+    /// What it will name.
+    Azbridge,
+}
+
+/// A service that is connected.
+struct Dialled {
+    name: String,
+    io: Io,
+    on_end: Told,
 }
 
 /// Why a sender is not welcome.
@@ -107,30 +123,55 @@ impl ForeignSenders {
     /// [`Unwelcome`], for the sender to hear.
     pub async fn invite(&self, peer: &str) -> Result<Guest, Unwelcome> {
         let Foreign { welcome, connections } = self.config.borrow().clone();
-        let service = match welcome {
-            Welcome::Refused => return Err(Unwelcome::NotConfigured),
-            Welcome::Plain(service) => service,
-        };
-        let seat = self.seat(connections)?;
-        let (io, on_end) = self.dial(&service, peer).await.map_err(|reason| unreached(&service, reason))?;
-        Ok(Guest { io, service, on_end, seat })
+        match welcome {
+            Welcome::Refused => Err(Unwelcome::NotConfigured),
+            Welcome::Plain(service) => {
+                let seat = self.seat(connections)?;
+                let dialled = self.dial(&service, peer).await.map_err(|reason| unreached(&service, reason))?;
+                Ok(Guest { host: Host::Service(dialled), seat })
+            }
+            Welcome::Azbridge => Ok(Guest { host: Host::Azbridge, seat: self.seat(connections)? }),
+        }
     }
 
     /// Joins a rendezvous with what its sender is a guest of.
-    pub fn serve(&self, upgraded: Upgraded, guest: Guest, peer: String) {
-        let Guest { io, service, on_end, seat } = guest;
-        debug!("{peer}: bridged to {service}");
-        let bridge = Bridge::new(ByteStream::new(upgraded), io, self.keep_alive.get());
-        let bridged = async move {
-            let Bridged { ended, cause } = bridge.run().await;
-            match cause {
-                Cause::Peer(StreamError::Invalid(_)) => warn!("{peer}: bridge to {service} broke: {cause}"),
-                cause => debug!("{peer}: bridge to {service} ended: {cause}"),
+    pub fn serve(self: &Rc<Self>, upgraded: Upgraded, guest: Guest, peer: String) {
+        let Guest { host, seat } = guest;
+        let (senders, stream) = (Rc::clone(self), ByteStream::new(upgraded));
+        let served = async move {
+            match host {
+                Host::Service(dialled) => senders.bridge(stream, dialled, &peer).await,
+                Host::Azbridge => senders.bridge_to_port(stream, &peer).await,
             }
-            on_end.tell(&ended);
             drop(seat);
         };
-        self.executor.spawn(bridged).detach();
+        self.executor.spawn(served).detach();
+    }
+
+    async fn bridge(&self, stream: ByteStream, dialled: Dialled, peer: &str) {
+        let Dialled { name, io, on_end } = dialled;
+        debug!("{peer}: bridged to {name}");
+        let Bridged { ended, cause } = Bridge::new(stream, io, self.keep_alive.get()).run().await;
+        match cause {
+            Cause::Peer(StreamError::Invalid(_)) => warn!("{peer}: bridge to {name} broke: {cause}"),
+            cause => debug!("{peer}: bridge to {name} ended: {cause}"),
+        }
+        on_end.tell(&ended);
+    }
+
+    /// As azbridge does it, the service is dialled when the sender has been told that it is there.
+    async fn bridge_to_port(&self, mut stream: ByteStream, peer: &str) {
+        let name = match azbridge::greet(&mut stream, &self.services).await {
+            Ok(name) => name,
+            Err(refusal) => {
+                warn!("{peer}: {refusal}");
+                return refusal.tell(stream).await;
+            }
+        };
+        match self.dial(&name, peer).await {
+            Ok(dialled) => self.bridge(stream, dialled, peer).await,
+            Err(reason) => stream.close(INTERNAL_ERROR, &format!("service {name}: {reason}")).await,
+        }
     }
 
     /// Lets nobody in any more; those inside have `drain_for` to finish.
@@ -160,13 +201,13 @@ impl ForeignSenders {
         Ok(Seat { open: Rc::clone(&self.open), _door: door })
     }
 
-    async fn dial(&self, service: &str, peer: &str) -> Result<(Io, Told), ResetReason> {
+    async fn dial(&self, service: &str, peer: &str) -> Result<Dialled, ResetReason> {
         let (dialing, on_end) = self.services.dial(service, peer)?;
-        let told = Told(Some(on_end));
+        let on_end = Told(Some(on_end));
         match dialing.await {
-            Ok(io) => Ok((io, told)),
+            Ok(io) => Ok(Dialled { name: service.to_owned(), io, on_end }),
             Err(reason) => {
-                told.tell(&never_open(End::Local(reason)));
+                on_end.tell(&never_open(End::Local(reason)));
                 Err(reason)
             }
         }

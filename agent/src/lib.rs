@@ -14,6 +14,7 @@
 //! | [`credentials`], [`identity`], [`clock`] | who this device is, and what time it is |
 //! | [`rendezvous`] | answering a sender |
 //! | [`foreign`] | senders that are no gateway: bridged to a service |
+//! | [`azbridge`] | the words in which azbridge's senders name a service |
 //! | [`session`] | which link belongs to which session |
 //! | [`services`] | the allow-list; dialling local ports |
 //! | [`log`], [`sys`], [`stop`] | one line per event; the kernel; the wish to end |
@@ -21,6 +22,7 @@
 //! What moves bytes is `umbilical_link`; what a session is, `umbilical_mux`. Everything runs on one thread; a second one
 //! exists while a name is resolved or a token command runs.
 
+pub mod azbridge;
 pub mod backoff;
 pub mod clock;
 pub mod config;

@@ -67,6 +67,30 @@ impl ServiceTable {
         (changed, gone)
     }
 
+    /// The service that azbridge's senders mean by a port's name: the only one by any number; otherwise one of that name,
+    /// or the one whose target has that TCP port. Names are compared as they are.
+    #[must_use]
+    pub fn by_port_name(&self, port: &str) -> Option<String> {
+        let table = self.table();
+        let number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        if let (1, true) = (table.len(), number) {
+            return table.keys().next().cloned();
+        }
+        if table.contains_key(port) {
+            return Some(port.to_owned());
+        }
+        let is_there = |offered: &Offered| match offered.service.target {
+            Target::Tcp { port: there, .. } => there.to_string() == port,
+            Target::Unix(_) => false,
+        };
+        let mut there = table.iter().filter(|(_, offered)| is_there(offered));
+        match (there.next(), there.next()) {
+            (Some((name, _)), None) => Some(name.clone()),
+            // of several, none is meant
+            _ => None,
+        }
+    }
+
     /// Begins to dial `name` for `peer`.
     ///
     /// # Errors
@@ -141,5 +165,52 @@ async fn connect(target: &Target) -> io::Result<Io> {
             Io::tcp(socket)
         }
         Target::Unix(path) => Async::<UnixStream>::connect(path).await.map(Io::Unix),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(services: &[(&str, &str)]) -> ServiceTable {
+        let service = |target| Service { target: Target::parse(target).unwrap(), max_streams: None };
+        ServiceTable::new(&services.iter().map(|(name, target)| ((*name).to_owned(), service(target))).collect())
+    }
+
+    #[test]
+    fn a_ports_name_means_a_service_or_none() {
+        let one = table(&[("ssh", "tcp:127.0.0.1:2222")]);
+        let several = [
+            ("ssh", "tcp:127.0.0.1:22"),
+            ("80", "tcp:127.0.0.1:8080"),
+            ("web", "tcp:127.0.0.1:80"),
+            ("one", "tcp:10.0.0.1:502"),
+            ("other", "tcp:10.0.0.2:502"),
+            ("docker", "unix:/run/docker.sock"),
+        ];
+        let several = table(&several);
+        for (table, port, service) in [
+            // the only one by any number
+            (&one, "2222", Some("ssh")),
+            (&one, "1", Some("ssh")),
+            (&one, "ssh", Some("ssh")),
+            (&one, "SSH", None),
+            (&one, "", None),
+            (&one, "+1", None),
+            // of several by name, as it is written, before the port
+            (&several, "ssh", Some("ssh")),
+            (&several, "Ssh", None),
+            (&several, "22", Some("ssh")),
+            (&several, "80", Some("80")),
+            (&several, "8080", Some("80")),
+            (&several, "022", None),
+            (&several, "23", None),
+            (&several, "docker", Some("docker")),
+            // of two, none is meant
+            (&several, "502", None),
+            (&ServiceTable::default(), "22", None),
+        ] {
+            assert_eq!(table.by_port_name(port).as_deref(), service, "{port:?}");
+        }
     }
 }

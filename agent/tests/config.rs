@@ -39,7 +39,7 @@ fn the_example_is_a_configuration() {
 fn what_the_example_comments_out_is_the_default() {
     let text = fs::read_to_string(EXAMPLE).unwrap();
     let examples_only = ["#ca-file", "#proxy", "#token-file", "#token-command", "#plain-service"];
-    const DEFAULTS: usize = 9;
+    const DEFAULTS: usize = 10;
     let mut defaults = 0;
     let spelt_out: String = text
         .lines()
@@ -195,6 +195,14 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         (
             with("[foreign]\nplain-service = 'ssh'"),
             "agent.toml:5: `foreign.plain-service`: expected the NAME of a [services.NAME], found \"ssh\"".to_owned(),
+        ),
+        (
+            with("[foreign]\nplain-service = 'x'\nazbridge = true\n[services.x]\ntarget = 'tcp:a:1'"),
+            "agent.toml:4: `foreign`: expected plain-service or azbridge, found both of them".to_owned(),
+        ),
+        (
+            with("[foreign]\nazbridge = 'yes'"),
+            "agent.toml:5: `foreign.azbridge`: expected true or false, found \"yes\"".to_owned(),
         ),
         (
             with("[foreign]\nconnections = 0"),

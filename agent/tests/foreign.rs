@@ -117,8 +117,7 @@ fn a_gateway_of_another_version_is_not_taken_for_a_foreign_sender() {
 
 #[test]
 fn a_service_that_is_not_there_is_a_refused_handshake() {
-    let nobody = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-    World::run(&plain(nobody), async |world| {
+    World::run(&plain(closed_port()), async |world| {
         let mut control = world.relay.listener().await;
         let refusal = refused(world, &mut control, "").await;
         assert_eq!(refusal, (502, "Service ssh of this device does not take connections".to_owned()));
@@ -238,5 +237,106 @@ fn a_service_that_speaks_first_is_heard() {
         let (mut sender, _service) = future::zip(sender(world, &mut control, ""), greeting).await;
         let heard = soon("a greeting", sender.next()).await.unwrap().unwrap();
         assert_eq!(heard, Message::binary(&b"SSH-2.0-test\r\n"[..]));
+    });
+}
+
+/// A world in which azbridge's senders may name the echo service `ssh`, a service `dead`, or one at a Unix socket.
+fn with_azbridge(script: impl AsyncFnOnce(&World, &mut Control, u16)) {
+    World::run("", async |world| {
+        let (port, nobody) = (world.echo(), closed_port());
+        world.configure(&format!(
+            "services.ssh.target = 'tcp:127.0.0.1:{port}'\nservices.dead.target = 'tcp:127.0.0.1:{nobody}'\n\
+             foreign.azbridge = true\n"
+        ));
+        world.request(Request::Reload);
+        let mut control = world.relay.listener().await;
+        logs::line(Level::Info, "foreign connections at most from now on").await;
+        script(world, &mut control, port).await;
+    });
+}
+
+/// A port that nobody listens on.
+fn closed_port() -> u16 {
+    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+}
+
+async fn say(sender: &mut Sender, words: &[&[u8]]) {
+    for word in words {
+        sender.send(Message::binary(word.to_vec())).await.unwrap();
+    }
+}
+
+async fn hear(sender: &mut Sender) -> Option<Message> {
+    soon("a message", sender.next()).await.and_then(Result::ok)
+}
+
+#[test]
+fn azbridge_names_a_service_by_name_or_by_port() {
+    with_azbridge(async |world, control, port| {
+        let number = port.to_string();
+        let head = |name: &str| [1, 0, 0, u8::try_from(name.len()).unwrap()];
+        // two messages, as azbridge writes it
+        let mut one = sender(world, control, "").await;
+        say(&mut one, &[&head("ssh"), b"ssh"]).await;
+        assert_eq!(hear(&mut one).await, Some(Message::binary(&[1_u8, 0, 0][..])));
+        echo(&mut one, &noise(100_000)).await;
+        finish(one).await;
+        // byte by byte, and with payload right behind it
+        let mut two = sender(world, control, "").await;
+        let mut words = [&head(&number)[..], number.as_bytes()].concat();
+        words.extend_from_slice(b"payload");
+        for byte in words {
+            say(&mut two, &[&[byte]]).await;
+        }
+        assert_eq!(hear(&mut two).await, Some(Message::binary(&[1_u8, 0, 0][..])));
+        let mut back = Vec::new();
+        while back.len() < 7 {
+            back.extend_from_slice(&hear(&mut two).await.unwrap().into_data());
+        }
+        assert_eq!(back, b"payload");
+        logs::line(Level::Debug, "sender 203.0.113.9:4711: bridged to ssh").await;
+    });
+}
+
+#[test]
+fn azbridge_is_refused_in_its_own_words() {
+    with_azbridge(async |world, control, _| {
+        for (words, reply, line) in [
+            // another version, and something else altogether
+            (&[2, 0, 0, 3, b's', b's', b'h'][..], &[0, 0, 0][..], "refused, it does not speak azbridge's preamble"),
+            (b"GET / HTTP/1.1\r\n", &[0, 0, 0], "refused, it does not speak azbridge's preamble"),
+            // datagrams of a service that takes a stream
+            (&[1, 0, 1, 3, b's', b's', b'h'], &[0, 0, 0xFF], "refused, it asked service ssh for datagrams"),
+            // no such port: not a word
+            (&[1, 0, 0, 3, b'S', b'S', b'H'], &[], "refused, it asked for the port \"SSH\""),
+            (&[1, 0, 0, 0], &[], "refused, it asked for the port \"\""),
+            (&[1, 0, 0, 1, 0xFF], &[], "refused, it asked for the port \"\u{FFFD}\""),
+        ] {
+            let mut sender = sender(world, control, "").await;
+            say(&mut sender, &[words]).await;
+            if !reply.is_empty() {
+                assert_eq!(hear(&mut sender).await, Some(Message::binary(reply.to_vec())), "{words:?}");
+            }
+            match hear(&mut sender).await {
+                Some(Message::Close(Some(frame))) => assert_eq!((u16::from(frame.code), &*frame.reason), (1000, "")),
+                other => panic!("expected a close frame, got {other:?}"),
+            }
+            logs::line(Level::Warn, line).await;
+        }
+    });
+}
+
+#[test]
+fn azbridge_is_accepted_before_its_service_is_dialled() {
+    with_azbridge(async |world, control, _| {
+        let mut sender = sender(world, control, "").await;
+        say(&mut sender, &[&[1, 0, 0, 4], b"dead"]).await;
+        assert_eq!(hear(&mut sender).await, Some(Message::binary(&[1_u8, 0, 0][..])));
+        match hear(&mut sender).await {
+            Some(Message::Close(Some(frame))) => {
+                assert_eq!((u16::from(frame.code), &*frame.reason), (1011, "service dead: refused"));
+            }
+            other => panic!("expected a close frame, got {other:?}"),
+        }
     });
 }

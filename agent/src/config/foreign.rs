@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 use super::{
     ConfigError, Service,
     document::Table,
-    value::{count, string},
+    value::{boolean, count, string},
 };
 
 /// `[foreign]`
@@ -25,6 +25,8 @@ pub enum Welcome {
     Refused,
     /// Each connection is one to this service.
     Plain(String),
+    /// Each connection names its service, in azbridge's preamble.
+    Azbridge,
 }
 
 impl Default for Foreign {
@@ -44,16 +46,19 @@ impl Foreign {
 const CONNECTIONS: RangeInclusive<usize> = 1..=1024;
 
 pub(super) fn read(mut table: Table<'_>, services: &BTreeMap<String, Service>) -> Result<Foreign, ConfigError> {
-    table.only(&["plain-service", "connections"])?;
+    table.only(&["plain-service", "azbridge", "connections"])?;
     const PLAIN_SERVICE: &str = "the NAME of a [services.NAME]";
     let plain = table.optional("plain-service", PLAIN_SERVICE, string)?;
     if let Some(name) = plain.as_ref().filter(|name| !services.contains_key(&name.value)) {
         return Err(table.refuse_value(name, PLAIN_SERVICE));
     }
+    let azbridge = table.optional("azbridge", "true or false", boolean)?.is_some_and(|at| at.value);
+    let welcome = match plain {
+        Some(_) if azbridge => return Err(table.refuse("plain-service or azbridge", "both of them")),
+        Some(name) => Welcome::Plain(name.value),
+        None if azbridge => Welcome::Azbridge,
+        None => Welcome::Refused,
+    };
     let connections = table.optional("connections", "a number from 1 to 1024", |value| count(value, &CONNECTIONS))?;
-    let default = Foreign::default();
-    Ok(Foreign {
-        welcome: plain.map_or(Welcome::Refused, |name| Welcome::Plain(name.value)),
-        connections: connections.map_or(default.connections, |at| at.value),
-    })
+    Ok(Foreign { welcome, connections: connections.map_or(Foreign::default().connections, |at| at.value) })
 }

@@ -66,6 +66,10 @@ pub(super) fn string(value: &DeValue<'_>) -> Option<String> {
     value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
+pub(super) fn boolean(value: &DeValue<'_>) -> Option<bool> {
+    value.as_bool()
+}
+
 pub(super) fn path(value: &DeValue<'_>) -> Option<PathBuf> {
     string(value).map(PathBuf::from)
 }
