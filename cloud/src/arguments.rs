@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use lexopt::ValueExt as _;
+use umbilical_cloud::config::ListenerKind;
 use umbilical_relay_protocol::{AddressError, RelayUrl};
 
 pub(crate) const HELP: &str = "\
@@ -21,6 +22,7 @@ Usage:
   umbilical-cloud connect DEVICE SERVICE --relay URL --key-name NAME --key-file FILE [--ca-file FILE]
       Join standard input and output with a device's service. For OpenSSH:
       ssh -o ProxyCommand='umbilical-cloud connect %h ssh --config /etc/umbilical/cloud.toml' user@gateway-0042
+      With --plain or --azbridge to a device whose listener is no umbilical agent.
 
   umbilical-cloud token --key-name NAME --key-file FILE (--relay URL | --resource TEXT) [--hours N]
       Print a token (shared access signature), by default good for an hour.
@@ -32,6 +34,8 @@ Options:
   --key-name NAME  name of a shared access key
   --key-file FILE  file that holds the key
   --ca-file FILE   the relay's certificate authority, PEM (default: the system's)
+  --plain          the listener gets bytes and nothing else; SERVICE is only for messages
+  --azbridge       the listener is azbridge; SERVICE is the name of its port
   --resource TEXT  what the token is for, word for word
   --hours N        how long the token is good, 1 to 87600
   --version        print the version and exit
@@ -49,7 +53,7 @@ key, 7 the relay was not reached.
 pub(crate) enum Wish {
     Run { config: PathBuf },
     Check { config: PathBuf },
-    Connect { device: String, service: String, by: By },
+    Connect { device: String, service: String, listener: ListenerKind, by: By },
     Token(Token),
     Version,
     Help,
@@ -80,6 +84,8 @@ struct Options {
     key_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
     hours: Option<u32>,
+    plain: bool,
+    azbridge: bool,
 }
 
 pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wish, ArgumentError> {
@@ -96,6 +102,8 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wish, A
             Long("key-file") => options.key_file = Some(parser.value()?.into()),
             Long("ca-file") => options.ca_file = Some(parser.value()?.into()),
             Long("hours") => options.hours = Some(parser.value()?.parse()?),
+            Long("plain") => options.plain = true,
+            Long("azbridge") => options.azbridge = true,
             Long("version") | Short('V') => return Ok(Wish::Version),
             Long("help") | Short('h') => return Ok(Wish::Help),
             Value(word) => words.push(word.string()?),
@@ -144,8 +152,14 @@ impl Options {
             (Some(_), Some(_)) => return Err(ArgumentError::Both("--config", "--relay")),
             (None, None) => return Err(ArgumentError::Missing("--config FILE or --relay URL")),
         };
+        let listener = match (std::mem::take(&mut self.plain), std::mem::take(&mut self.azbridge)) {
+            (true, true) => return Err(ArgumentError::Both("--plain", "--azbridge")),
+            (true, false) => ListenerKind::Plain,
+            (false, true) => ListenerKind::Azbridge(service.as_str().into()),
+            (false, false) => ListenerKind::Agent,
+        };
         self.nothing_else("connect")?;
-        Ok(Wish::Connect { device, service, by })
+        Ok(Wish::Connect { device, service, listener, by })
     }
 
     fn token(mut self) -> Result<Wish, ArgumentError> {
@@ -183,6 +197,8 @@ impl Options {
             ("--key-file", self.key_file.is_some()),
             ("--ca-file", self.ca_file.is_some()),
             ("--hours", self.hours.is_some()),
+            ("--plain", self.plain),
+            ("--azbridge", self.azbridge),
         ];
         match left.iter().find(|(_, given)| *given) {
             Some((option, _)) => Err(ArgumentError::Useless { command, option }),
@@ -249,16 +265,22 @@ mod tests {
     fn each_command_has_its_options() {
         assert_eq!(parse_line("run --config a.toml"), Ok(Wish::Run { config: "a.toml".into() }));
         assert_eq!(parse_line("check -c a.toml"), Ok(Wish::Check { config: "a.toml".into() }));
-        let by = By::Config("a.toml".into());
-        assert_eq!(
-            parse_line("connect d ssh --config a.toml"),
-            Ok(Wish::Connect { device: "d".into(), service: "ssh".into(), by })
-        );
+        for (option, listener) in [
+            ("", ListenerKind::Agent),
+            ("--plain", ListenerKind::Plain),
+            ("--azbridge", ListenerKind::Azbridge("ssh".into())),
+        ] {
+            let by = By::Config("a.toml".into());
+            assert_eq!(
+                parse_line(&format!("connect d ssh --config a.toml {option}")),
+                Ok(Wish::Connect { device: "d".into(), service: "ssh".into(), listener, by })
+            );
+        }
         let relay = RelayUrl::parse("wss://r:8443").unwrap();
         let by = By::Relay { relay, key_name: "k".into(), key_file: "f".into(), ca_file: Some("ca".into()) };
         assert_eq!(
             parse_line("connect d ssh --relay wss://r:8443 --key-name k --key-file f --ca-file ca"),
-            Ok(Wish::Connect { device: "d".into(), service: "ssh".into(), by })
+            Ok(Wish::Connect { device: "d".into(), service: "ssh".into(), listener: ListenerKind::Agent, by })
         );
         let token = |resource: &str, hours| {
             Ok(Wish::Token(Token { key_name: "k".into(), key_file: "f".into(), resource: resource.into(), hours }))
@@ -278,6 +300,8 @@ mod tests {
             ("run --config a b", "\"b\" is one argument too many"),
             ("run --config a --hours 3", "`run` has no use for --hours"),
             ("run --verbose", "--verbose"),
+            ("run --config a --plain", "`run` has no use for --plain"),
+            ("connect d s --config a --plain --azbridge", "--plain and --azbridge exclude each other"),
             ("connect", "DEVICE is missing"),
             ("connect d", "SERVICE is missing"),
             ("connect d s", "--config FILE or --relay URL is missing"),

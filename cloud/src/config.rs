@@ -29,7 +29,7 @@ use self::document::Document;
 use self::file::Files;
 
 pub use self::error::{ConfigError, Problem, Warning};
-pub use self::gateway::{Auth, Exposure, GatewayConfig, RelayChoice, RemoteRelay};
+pub use self::gateway::{Auth, Exposure, GatewayConfig, ListenerKind, RelayChoice, RemoteRelay};
 pub(crate) use self::gateway::{DEFAULT_RESUME_FOR, is_service_name};
 pub use self::relay::EmbeddedRelay;
 pub use self::value::Network;

@@ -17,11 +17,13 @@ use umbilical_link::{Io, KeepAlive, proxy};
 use umbilical_mux::{End, ResetReason, Shape};
 use umbilical_relay_protocol::{RelayUrl, Right};
 
-use crate::config::{Auth, Config, DEFAULT_RESUME_FOR, RelayChoice, RemoteRelay, is_service_name};
+use crate::config::{Auth, Config, DEFAULT_RESUME_FOR, ListenerKind, RelayChoice, RemoteRelay, is_service_name};
 use crate::deadline;
 use crate::gateway::device::{Client, ClientEnd, Common, Device, Settings};
+use crate::gateway::foreign::Foreign;
 use crate::gateway::{Advice, Sender, SenderError};
 use crate::pinned;
+use crate::relay::signal::Signal;
 
 /// Memory of the session: one stream, and nothing to spare.
 const SHAPE: Shape = Shape { streams: 1, replay: 1024 * 1024, receive: 1024 * 1024 };
@@ -35,6 +37,8 @@ pub struct Route {
     pub device: Arc<str>,
     /// Its service.
     pub service: Arc<str>,
+    /// Who listens for the device.
+    pub listener: ListenerKind,
     /// The way there.
     pub relay: RemoteRelay,
 }
@@ -65,7 +69,7 @@ impl Route {
             }
             (_, None) => return Err(RouteError::NoRelay),
         };
-        Ok(Self { device: device.into(), service: service.into(), relay })
+        Ok(Self { device: device.into(), service: service.into(), listener: ListenerKind::Agent, relay })
     }
 
     /// The way that a command line describes.
@@ -84,12 +88,18 @@ impl Route {
         let tls = tls::client_config(&roots, Arc::new(DefaultTimeProvider)).map_err(RouteError::Tls)?;
         let proxy = ProxySettings::from_environment(|name| std::env::var(name).ok()).map_err(RouteError::Proxy)?;
         let relay = RemoteRelay { url: relay, dialer: Dialer { tls, proxy }, auth };
-        Ok(Self { device: device.into(), service: service.into(), relay })
+        Ok(Self { device: device.into(), service: service.into(), listener: ListenerKind::Agent, relay })
+    }
+
+    /// The same to a listener that is no agent.
+    #[must_use]
+    pub fn to(self, listener: ListenerKind) -> Self {
+        Self { listener, ..self }
     }
 
     /// Joins `io` with the service, and returns when the stream has ended.
     pub async fn connect(self, executor: &Arc<Executor<'static>>, io: Io) -> Outcome {
-        let Self { device, service, relay } = self;
+        let Self { device, service, listener, relay } = self;
         let settings = Settings {
             sender: Arc::new(Sender::Remote(Box::new(relay))),
             shape: SHAPE,
@@ -97,15 +107,22 @@ impl Route {
             keep_alive: KeepAlive::default(),
             drain_for: Some(Duration::ZERO),
         };
-        let common =
-            Common { executor: Arc::clone(executor), settings: Arc::new(RwLock::new(settings)), alive: Arc::default() };
-        let kept = Device::keep(Arc::clone(&device), &common);
+        let (executor, settings) = (Arc::clone(executor), Arc::new(RwLock::new(settings)));
+        let common = Common { executor, settings, alive: Arc::default(), stopping: Signal::new() };
         let (tell, told) = channel::bounded(1);
         let on_end = {
             let (device, service) = (Arc::clone(&device), Arc::clone(&service));
             Box::new(move |end: ClientEnd<'_>| _ = tell.try_send(Outcome::of(&end, &device, &service)))
         };
-        kept.open(Client { service, io, on_end });
+        let client = Client { service, io, on_end };
+        let kept = if listener == ListenerKind::Agent {
+            let kept = Device::keep(device, &common);
+            kept.open(client);
+            Some(kept)
+        } else {
+            Foreign::new(device, listener, common.clone()).open(client);
+            None
+        };
         let outcome = told.recv().await.unwrap_or_else(|_| Outcome::failed("the session was lost"));
         drop(kept);
         deadline::within(GOODBYE, common.alive.write()).await;
@@ -196,6 +213,7 @@ impl Outcome {
             SenderError::Offline { .. } => code::OFFLINE,
             SenderError::Denied { .. } | SenderError::Secret { .. } => code::DENIED,
             SenderError::Dial(_) | SenderError::Upgrade(_) | SenderError::NoAnswer => code::UNREACHED,
+            SenderError::NoPort { .. } => code::NOT_ALLOWED,
             SenderError::Refused { .. } | SenderError::NoSession { .. } | SenderError::NotAnAgent => code::REFUSED,
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use smol::{Executor, channel, future};
-use umbilical_cloud::config::{Auth, Config};
+use umbilical_cloud::config::{Auth, Config, ListenerKind};
 use umbilical_cloud::connect::Route;
 use umbilical_cloud::log;
 use umbilical_cloud::signals::{Request, Requests};
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Ok(Wish::Version) => say(concat!("umbilical-cloud ", env!("CARGO_PKG_VERSION"), "\n")),
         Ok(Wish::Run { config }) => run(&config),
         Ok(Wish::Check { config }) => check(&config),
-        Ok(Wish::Connect { device, service, by }) => connect(&device, &service, by),
+        Ok(Wish::Connect { device, service, listener, by }) => connect(&device, &service, listener, by),
         Ok(Wish::Token(token)) => mint(&token),
         Err(error) => refuse(&format_args!("{error}\nTry --help.")),
     }
@@ -86,7 +86,7 @@ async fn serve(executor: &Arc<Executor<'static>>, file: &Path) -> ExitCode {
     future::or(cloud, forward).await
 }
 
-fn connect(device: &str, service: &str, by: By) -> ExitCode {
+fn connect(device: &str, service: &str, listener: ListenerKind, by: By) -> ExitCode {
     let route = match by {
         By::Config(file) => match Config::load(&file) {
             Ok((config, _)) => Route::by_config(&config, device, service),
@@ -110,7 +110,7 @@ fn connect(device: &str, service: &str, by: By) -> ExitCode {
         Err(error) => return fail(&format_args!("cannot use standard input and output: {error}")),
     };
     let executor = Arc::new(Executor::new());
-    let outcome = smol::block_on(executor.run(route.connect(&executor, stdio)));
+    let outcome = smol::block_on(executor.run(route.to(listener).connect(&executor, stdio)));
     if let Some(message) = outcome.message {
         complain(&format_args!("umbilical-cloud: {message}"));
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
-use umbilical_cloud::config::{Auth, Config, RelayChoice};
+use umbilical_cloud::config::{Auth, Config, ListenerKind, RelayChoice};
 use umbilical_relay_protocol::{RelayUrl, Right};
 
 /// A folder with the files that a configuration names.
@@ -106,6 +106,8 @@ fn the_example_loads_and_shows_the_defaults() {
         "receive",
         "streams",
         "max-connections = 100",
+        "plain = false",
+        "azbridge = ",
     ]
     .iter()
     .fold(all, |text, key| {
@@ -134,7 +136,9 @@ fn both_halves_become_what_they_say() {
     let text = format!(
         "{RELAY}[relay.hybrid-connections.'site/d2']\nrequires-client-authorization = false\n\
          [gateway]\nkeep-alive = 'metered'\nresume-for = '5m'\ndrain-for = '30s'\n[gateway.memory]\nreplay = '2M'\nreceive = 65536\nstreams = 16\n\
-         {EXPOSE}allow = ['10.0.0.0/8', '::1']\nmax-connections = 3\n"
+         {EXPOSE}allow = ['10.0.0.0/8', '::1']\nmax-connections = 3\n\
+         [[gateway.expose]]\nlisten = '127.0.0.1:1'\ndevice = 'd1'\nservice = 'x'\nplain = true\n\
+         [[gateway.expose]]\nlisten = '127.0.0.1:2'\ndevice = 'd1'\nservice = 'x'\nplain = false\nazbridge = 'Some port'\n"
     );
     let (config, warnings) = folder.load(&text).unwrap();
     assert_eq!(
@@ -158,6 +162,9 @@ fn both_halves_become_what_they_say() {
     assert_eq!((gateway.shape.replay, gateway.shape.receive, gateway.shape.streams), (2 << 20, 65536, 16));
     let exposure = &gateway.exposures[0];
     assert_eq!((&*exposure.device, &*exposure.service, exposure.max_connections), ("d1", "ssh", Some(3)));
+    let listeners: Vec<_> = gateway.exposures.iter().map(|exposure| exposure.listener.clone()).collect();
+    let azbridge = ListenerKind::Azbridge("Some port".into());
+    assert_eq!(listeners, [ListenerKind::Agent, ListenerKind::Plain, azbridge]);
     let allow = exposure.allow.as_ref().unwrap();
     assert!(allow[0].contains("10.1.2.3".parse().unwrap()) && !allow[1].contains("::2".parse().unwrap()));
 }
@@ -319,6 +326,19 @@ fn what_is_wrong_has_a_line_and_says_what_was_expected() {
             "max-connections = 0\nservice =",
             "`gateway.expose.max-connections`: expected a number from 1",
         ),
+        (
+            &both,
+            "service =",
+            "plain = true\nazbridge = '22'\nservice =",
+            "`gateway.expose.azbridge`: expected no `plain` beside it, they exclude each other, found \"plain = true\"",
+        ),
+        (
+            &both,
+            "service =",
+            &format!("azbridge = '{}'\nservice =", "x".repeat(256)),
+            "`gateway.expose.azbridge`: expected a name of at most 255 bytes",
+        ),
+        (&both, "service =", "plain = 'yes'\nservice =", "invalid type: string \"yes\", expected a boolean"),
         (
             &both,
             "[gateway]\n",

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use smol::future::zip;
-use umbilical_cloud::config::{Exposure, GatewayConfig, RelayChoice};
+use umbilical_cloud::config::{Exposure, GatewayConfig, ListenerKind, RelayChoice};
 use umbilical_cloud::gateway::{Gateway, Sender, SenderError};
 use umbilical_mux::Shape;
 use world::{Folder, echo, eventually, must_reset, try_echo};
@@ -21,6 +21,7 @@ fn gateway(relay: &support::TestRelay) -> (Gateway, SocketAddr) {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         device: "device".into(),
         service: "echo".into(),
+        listener: ListenerKind::Agent,
         allow: None,
         max_connections: None,
     };

@@ -99,6 +99,8 @@ pub(super) struct ExposeTable {
     pub(super) listen: Spanned<Address>,
     pub(super) device: Spanned<String>,
     pub(super) service: Spanned<String>,
+    pub(super) plain: Option<Spanned<bool>>,
+    pub(super) azbridge: Option<Spanned<String>>,
     pub(super) allow: Option<Vec<Network>>,
     pub(super) max_connections: Option<Spanned<usize>>,
 }

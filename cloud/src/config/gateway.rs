@@ -103,10 +103,23 @@ pub struct Exposure {
     pub device: Arc<str>,
     /// The device's service.
     pub service: Arc<str>,
+    /// Who listens for the device.
+    pub listener: ListenerKind,
     /// Who may connect; everyone when `None`.
     pub allow: Option<Vec<Network>>,
     /// Clients at once; no limit of its own when `None`.
     pub max_connections: Option<usize>,
+}
+
+/// Who listens at a device's hybrid connection: `plain` and `azbridge` of `[[gateway.expose]]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListenerKind {
+    /// Our agent: its services are reached through one session.
+    Agent,
+    /// Another one, for which each rendezvous is a stream of bytes.
+    Plain,
+    /// The same, once azbridge's preamble has named this port.
+    Azbridge(Arc<str>),
 }
 
 /// Memory of a device's session unless configured: 1 MiB carries 200 Mbit/s over 40 ms of round trip.
@@ -258,6 +271,7 @@ fn read_exposure(
         files.warnings.push(Warning::OpenToAll { listen, service, device });
     }
     Ok(Exposure {
+        listener: read_listener(table, files)?,
         listen,
         device: device.into(),
         service: service.as_str().into(),
@@ -265,6 +279,23 @@ fn read_exposure(
         max_connections,
     })
 }
+
+fn read_listener(table: &ExposeTable, files: &Files<'_>) -> Result<ListenerKind, ConfigError> {
+    let plain = table.plain.as_ref().is_some_and(|plain| *plain.get_ref());
+    let Some(place) = &table.azbridge else { return Ok(if plain { ListenerKind::Plain } else { ListenerKind::Agent }) };
+    let port = place.get_ref();
+    if plain {
+        let expected = "no `plain` beside it, they exclude each other";
+        return Err(files.wrong(place, "gateway.expose.azbridge", expected, "plain = true"));
+    }
+    if port.len() > MAX_PORT_NAME {
+        return Err(files.wrong(place, "gateway.expose.azbridge", "a name of at most 255 bytes", port));
+    }
+    Ok(ListenerKind::Azbridge(port.as_str().into()))
+}
+
+/// azbridge counts the bytes of a port's name in one byte.
+const MAX_PORT_NAME: usize = 255;
 
 /// As the agent wants them.
 pub(crate) fn is_service_name(name: &str) -> bool {

@@ -16,6 +16,7 @@ use umbilical_mux::{End, ResetReason, Shape};
 
 use super::keeper::Keeper;
 use super::sender::{Sender, SenderError};
+use crate::relay::signal::Signal;
 
 /// Someone who wants a stream.
 pub(crate) struct Client {
@@ -52,6 +53,8 @@ pub(crate) struct Common {
     pub(crate) settings: Arc<RwLock<Settings>>,
     /// Read-locked by every task: who gets to write knows that all have ended.
     pub(crate) alive: Arc<smol::lock::RwLock<()>>,
+    /// The gateway was asked to stop.
+    pub(crate) stopping: Signal,
 }
 
 impl Common {
@@ -122,10 +125,6 @@ impl Device {
         let keeper = Keeper::new(Arc::clone(&name), common.clone(), waiting, Arc::clone(&state));
         common.spawn(keeper.run());
         Self { name, clients, state }
-    }
-
-    pub(crate) fn name(&self) -> &Arc<str> {
-        &self.name
     }
 
     pub(crate) fn state(&self) -> &Arc<State> {

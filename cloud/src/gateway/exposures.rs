@@ -17,6 +17,7 @@ use umbilical_link::{Ended, Io};
 use umbilical_mux::{End, ResetReason};
 
 use super::device::{Client, ClientEnd, Device, Directions, reset};
+use super::foreign::Foreign;
 use super::paced::Paced;
 use super::sender::SenderError;
 use crate::config::Exposure;
@@ -53,7 +54,15 @@ struct Shared {
 
 struct Target {
     exposure: Exposure,
-    device: Arc<Device>,
+    way: Way,
+}
+
+/// How an exposure's device is reached.
+pub(crate) enum Way {
+    /// By streams of its session.
+    Session(Arc<Device>),
+    /// By a rendezvous for each client.
+    Foreign(Foreign),
 }
 
 #[derive(Default)]
@@ -108,13 +117,13 @@ impl BoundExposure {
     }
 
     /// Takes clients from now on.
-    pub(crate) fn open(self, exposure: Exposure, device: Arc<Device>, executor: &Executor<'static>) -> OpenExposure {
+    pub(crate) fn open(self, exposure: Exposure, way: Way, executor: &Executor<'static>) -> OpenExposure {
         let Exposure { device: name, service, listen, .. } = &exposure;
         let level = if listen.port() == 0 { Level::Info } else { Level::Debug };
         log!(level, "{service} of {name} is at {}", self.address);
         let shared = Arc::new(Shared {
             address: self.address,
-            target: RwLock::new(Arc::new(Target { exposure, device })),
+            target: RwLock::new(Arc::new(Target { exposure, way })),
             counters: Counters::default(),
             turned_away: Paced::default(),
             failed: Paced::default(),
@@ -130,8 +139,8 @@ impl OpenExposure {
     }
 
     /// Leads there from now on; clients that are connected stay where they are.
-    pub(crate) fn change(&self, exposure: Exposure, device: Arc<Device>) {
-        *self.shared.target.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Target { exposure, device });
+    pub(crate) fn change(&self, exposure: Exposure, way: Way) {
+        *self.shared.target.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Target { exposure, way });
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -177,7 +186,7 @@ impl Shared {
         let counters = &self.counters;
         counters.accepted.fetch_add(1, Relaxed);
         let target = self.target();
-        let Target { exposure, device } = &*target;
+        let Target { exposure, way } = &*target;
         if let Some(reason) = self.objection(exposure, peer) {
             counters.turned_away.fetch_add(1, Relaxed);
             if let Some(hidden) = self.turned_away.admit(reason.kind(), Instant::now()) {
@@ -191,9 +200,13 @@ impl Shared {
             Err(error) => return debug!("{peer} left at once: {error}"),
         };
         counters.open.fetch_add(1, Relaxed);
-        let (shared, name, service) = (Arc::clone(self), Arc::clone(device.name()), Arc::clone(&exposure.service));
+        let (shared, name, service) = (Arc::clone(self), Arc::clone(&exposure.device), Arc::clone(&exposure.service));
         let on_end = Box::new(move |end: ClientEnd<'_>| shared.ended(&name, &service, peer, &end));
-        device.open(Client { service: Arc::clone(&exposure.service), io, on_end });
+        let client = Client { service: Arc::clone(&exposure.service), io, on_end };
+        match way {
+            Way::Session(device) => device.open(client),
+            Way::Foreign(foreign) => foreign.open(client),
+        }
     }
 
     fn objection(&self, exposure: &Exposure, peer: SocketAddr) -> Option<Objection> {

@@ -405,6 +405,7 @@ mod tests {
     use super::*;
     use crate::relay::Relay;
     use crate::relay::config::RelayConfig;
+    use crate::relay::signal::Signal;
 
     /// Bytes of a device's task, besides its session: ten thousand of them are 20 MiB.
     const BUDGET: usize = 2048;
@@ -420,7 +421,8 @@ mod tests {
             keep_alive: umbilical_link::KeepAlive::default(),
             drain_for: None,
         };
-        let common = Common { executor, settings: Arc::new(RwLock::new(settings)), alive: Arc::default() };
+        let settings = Arc::new(RwLock::new(settings));
+        let common = Common { executor, settings, alive: Arc::default(), stopping: Signal::new() };
         let (_clients, waiting) = channel::unbounded();
         let keeper = Keeper::new("device".into(), common, waiting, Arc::default());
         let size = size_of_val(&keeper.run());

@@ -7,6 +7,7 @@
 //! | `exposures` | public ports: who may connect, where they lead |
 //! | `device` | a device as exposures see it; how it is doing |
 //! | `keeper` | a device's task: its session, its links, the clients that wait for one |
+//! | `foreign` | listeners that are no agent: a rendezvous for each client |
 //! | `sender` | dialling a device at its relay |
 //! | `backoff` | when to dial again |
 //! | `paced` | log lines that strangers can cause |
@@ -20,19 +21,22 @@ use log::{info, warn};
 use smol::Executor;
 use umbilical_link::KeepAlive;
 
-use crate::config::{GatewayConfig, RelayChoice};
+use crate::config::{GatewayConfig, ListenerKind, RelayChoice};
 use crate::deadline;
 use crate::relay::Relay;
+use crate::relay::signal::Signal;
 
 mod backoff;
 pub(crate) mod device;
 mod exposures;
+pub(crate) mod foreign;
 mod keeper;
 mod paced;
 mod sender;
 
 use device::{Common, Device, Settings, State};
-use exposures::{BoundExposure, OpenExposure};
+use exposures::{BoundExposure, OpenExposure, Way};
+use foreign::Foreign;
 
 pub use device::DeviceStatus;
 pub(crate) use exposures::Advice;
@@ -86,8 +90,8 @@ impl Gateway {
             keep_alive: keep_alive(config.keep_alive),
             drain_for: None,
         };
-        let common =
-            Common { executor: Arc::clone(executor), settings: Arc::new(RwLock::new(settings)), alive: Arc::default() };
+        let (executor, settings) = (Arc::clone(executor), Arc::new(RwLock::new(settings)));
+        let common = Common { executor, settings, alive: Arc::default(), stopping: Signal::new() };
         let gateway = Self { common, open: Mutex::default() };
         gateway.configure(config, bound);
         gateway
@@ -142,6 +146,7 @@ impl Gateway {
     /// have ended.
     pub async fn shutdown(&self, drain: Duration) {
         self.common.settings.write().unwrap_or_else(PoisonError::into_inner).drain_for = Some(drain);
+        self.common.stopping.raise();
         let Open { exposures, devices, retired } = std::mem::take(&mut *self.open());
         drop(exposures);
         let kept = devices.values().map(|device| Arc::clone(device.state()));
@@ -162,22 +167,29 @@ impl Gateway {
         let mut devices = HashMap::new();
         let places = places(config.exposures.iter().map(|exposure| exposure.listen));
         for (exposure, place) in config.exposures.iter().zip(places) {
-            let device = devices.entry(Arc::clone(&exposure.device)).or_insert_with(|| {
-                let known = open.devices.remove(&exposure.device);
-                known.unwrap_or_else(|| Arc::new(Device::keep(Arc::clone(&exposure.device), &self.common)))
-            });
-            let (exposure, device) = (exposure.clone(), Arc::clone(device));
+            let name = &exposure.device;
+            let way = if exposure.listener == ListenerKind::Agent {
+                let device = devices.entry(Arc::clone(name)).or_insert_with(|| {
+                    let known = open.devices.remove(name);
+                    known.unwrap_or_else(|| Arc::new(Device::keep(Arc::clone(name), &self.common)))
+                });
+                Way::Session(Arc::clone(device))
+            } else {
+                Way::Foreign(Foreign::new(Arc::clone(name), exposure.listener.clone(), self.common.clone()))
+            };
+            let exposure = exposure.clone();
             if let Some(running) = before.remove(&place) {
-                running.change(exposure, device);
+                running.change(exposure, way);
                 open.exposures.push(running);
             } else if let Some(bound) = fresh.remove(&place) {
-                open.exposures.push(bound.open(exposure, device, &self.common.executor));
+                open.exposures.push(bound.open(exposure, way, &self.common.executor));
             }
         }
         let gone = std::mem::replace(&mut open.devices, devices);
         open.retired.retain(|state| state.strong_count() > 0);
         open.retired.extend(gone.values().map(|device| Arc::downgrade(device.state())));
-        info!("{} exposures of {} devices are open", open.exposures.len(), open.devices.len());
+        let devices = config.exposures.iter().map(|exposure| &exposure.device).collect::<HashSet<_>>().len();
+        info!("{} exposures of {devices} devices are open", open.exposures.len());
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {

@@ -38,18 +38,30 @@ pub enum Sender {
 }
 
 impl Sender {
-    /// Opens a rendezvous with `device`.
+    /// Opens a rendezvous with the agent of `device`, for a session.
     ///
     /// # Errors
     /// [`SenderError`], sorted by what would help.
     pub async fn dial(&self, device: &str) -> Result<Upgraded, SenderError> {
-        let upgraded = match self {
-            Self::Embedded(relay) => dial_here(relay, device).await?,
-            Self::Remote(remote) => dial_there(remote, device).await?,
-        };
+        let upgraded = self.open(device, Some(SUBPROTOCOL)).await?;
         match upgraded.subprotocol.as_deref() {
             Some(SUBPROTOCOL) => Ok(upgraded),
             _ => Err(SenderError::NotAnAgent),
+        }
+    }
+
+    /// Opens a rendezvous with whoever listens for `device`, and offers no subprotocol.
+    ///
+    /// # Errors
+    /// As for [`Sender::dial`].
+    pub async fn dial_plain(&self, device: &str) -> Result<Upgraded, SenderError> {
+        self.open(device, None).await
+    }
+
+    async fn open(&self, device: &str, subprotocol: Option<&str>) -> Result<Upgraded, SenderError> {
+        match self {
+            Self::Embedded(relay) => open_here(relay, device, subprotocol).await,
+            Self::Remote(remote) => open_there(remote, device, subprotocol).await,
         }
     }
 
@@ -81,18 +93,18 @@ impl Sender {
     }
 }
 
-async fn dial_here(relay: &Relay, device: &str) -> Result<Upgraded, SenderError> {
+async fn open_here(relay: &Relay, device: &str, subprotocol: Option<&str>) -> Result<Upgraded, SenderError> {
     let request = SenderRequest {
         suffix: String::new(),
         query: String::new(),
         headers: Headers::default(),
-        subprotocol: Some(SUBPROTOCOL.to_owned()),
+        subprotocol: subprotocol.map(str::to_owned),
         remote: relay.addresses().first().copied().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
     };
     relay.connect(device, request).await.map_err(|rejection| SenderError::refused(&rejection, None, None))
 }
 
-async fn dial_there(remote: &RemoteRelay, device: &str) -> Result<Upgraded, SenderError> {
+async fn open_there(remote: &RemoteRelay, device: &str, subprotocol: Option<&str>) -> Result<Upgraded, SenderError> {
     let url = remote.url.with_path(device);
     let token = token(&remote.auth, &url.resource())?;
     let target = Target { host: url.host().to_owned(), port: url.port(), tls: url.tls() };
@@ -105,7 +117,7 @@ async fn dial_there(remote: &RemoteRelay, device: &str) -> Result<Upgraded, Send
         authority: &authority,
         target: &request_target,
         headers: token.iter().map(|token| (AUTHORIZATION_HEADER, token.as_str())).collect(),
-        subprotocol: Some(SUBPROTOCOL),
+        subprotocol,
     };
     match deadline::within(ANSWER_WITHIN, upgrade(transport, &request)).await {
         Some(Ok(upgraded)) => Ok(upgraded),
@@ -180,6 +192,13 @@ pub enum SenderError {
     },
     /// Who listens there does not speak our subprotocol.
     NotAnAgent,
+    /// Who listens there, with azbridge's preamble, does not open this port.
+    NoPort {
+        /// The port's name.
+        port: String,
+        /// Why.
+        reason: String,
+    },
     /// There is no key or token to ask with.
     Secret {
         /// The file that should hold it.
@@ -235,8 +254,9 @@ impl fmt::Display for SenderError {
             Self::NotAnAgent => write!(
                 f,
                 "who listens there is not an umbilical agent: it did not choose the subprotocol {SUBPROTOCOL}; check the \
-                 device's name"
+                 device's name, or set `plain` if another kind of listener is meant"
             ),
+            Self::NoPort { port, reason } => write!(f, "the listener there did not open the port {port:?}: {reason}"),
             Self::Secret { file, error } => write!(f, "cannot read a key or token from {}: {error}", file.display()),
         }
     }
@@ -253,7 +273,8 @@ impl std::error::Error for SenderError {
             | Self::Refused { .. }
             | Self::NoAnswer
             | Self::NoSession { .. }
-            | Self::NotAnAgent => None,
+            | Self::NotAnAgent
+            | Self::NoPort { .. } => None,
         }
     }
 }

@@ -48,7 +48,7 @@ mod namespace;
 mod penalty;
 mod rendezvous;
 mod server;
-mod signal;
+pub(crate) mod signal;
 mod splice;
 mod tracking;
 mod translate;
