@@ -350,6 +350,26 @@ fn a_port_that_breaks_off_ends_the_websocket_without_a_close() {
 }
 
 #[test]
+fn the_last_words_of_a_port_that_takes_no_more_are_not_lost() {
+    run(async {
+        let World { bridge, mut peer, mut port } = world().await;
+        port.write_all(b"the last").await.unwrap();
+        drop(port);
+        // far more than is on the way when the port's refusal of it is noticed
+        let frame = peer.frame(true, Opcode::Binary, &pattern(1_000_000));
+        let mut socket = peer.socket.get_ref().try_clone().map(Async::new).unwrap().unwrap();
+        for _ in 0..8 {
+            socket.write_all(&frame).await.unwrap();
+        }
+        assert_eq!(peer.until_close().await, (b"the last".to_vec(), SHUTDOWN.to_vec()));
+        drop((peer, socket));
+        let Bridged { ended, cause } = bridge.await;
+        assert!(matches!(cause, Cause::Port(_)), "{cause}");
+        assert_eq!(ended.end, End::Local(ResetReason::ABORTED));
+    });
+}
+
+#[test]
 fn a_peer_that_speaks_no_websocket_is_told_so_and_the_port_is_reset() {
     run(async {
         let World { bridge, mut peer, mut port } = world().await;

@@ -40,12 +40,14 @@ pub struct Setup {
     exposed_only: Vec<String>,
     proxy: Option<String>,
     memory: String,
+    plain: Option<String>,
 }
 
 impl Setup {
     /// Nothing yet.
     pub fn new(topology: Topology) -> Setup {
-        Setup { topology, services: Vec::new(), exposed_only: Vec::new(), proxy: None, memory: String::new() }
+        let (services, exposed_only, memory) = (Vec::new(), Vec::new(), String::new());
+        Setup { topology, services, exposed_only, proxy: None, memory, plain: None }
     }
 
     /// A service of the device, and an exposure of it.
@@ -73,6 +75,13 @@ impl Setup {
     #[must_use]
     pub fn memory(mut self, lines: &str) -> Setup {
         lines.clone_into(&mut self.memory);
+        self
+    }
+
+    /// No session: the exposures are plain, and the agent's plain service is this one.
+    #[must_use]
+    pub fn plain(mut self, service: &str) -> Setup {
+        self.plain = Some(service.to_owned());
         self
     }
 
@@ -236,6 +245,9 @@ impl Deployment {
         for (name, target) in &self.setup.services {
             let _ = writeln!(text, "[services.{name}]\ntarget = \"tcp:{target}\"");
         }
+        if let Some(service) = &self.setup.plain {
+            let _ = writeln!(text, "[foreign]\nplain-service = \"{service}\"");
+        }
         if !self.setup.memory.is_empty() {
             let _ = writeln!(text, "[memory]\n{}", self.setup.memory);
         }
@@ -262,6 +274,9 @@ impl Deployment {
                 text,
                 "[[gateway.expose]]\nlisten = \"{address}\"\ndevice = \"{DEVICE}\"\nservice = \"{service}\""
             );
+            if self.setup.plain.is_some() {
+                text.push_str("plain = true\n");
+            }
         }
         text
     }

@@ -1,4 +1,4 @@
-//! Promise: what the README shows works as it stands there.
+//! Promise: what the documents show works as it stands there.
 
 use std::{fs, path::Path};
 
@@ -19,6 +19,23 @@ fn the_readme_shows_valid_configurations() {
     run("umbilical-agent --check", deployment.agent_command().arg("--check"), wait::SOON);
     write_with_files(&deployment, "cloud.toml", cloud);
     run("umbilical-cloud check", &mut deployment.cloud_command("check", "cloud.toml"), wait::SOON);
+}
+
+#[test]
+fn the_page_about_foreign_peers_shows_valid_configurations() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/foreign-peers.md")).unwrap();
+    let shown = page.split("```toml\n# ").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut names = Vec::new();
+    for (name, text) in shown.map(|text| text.split_once('\n').unwrap()) {
+        let deployment = Setup::new(Topology::Embedded).write();
+        write_with_files(&deployment, name, text);
+        match name {
+            "agent.toml" => run("umbilical-agent --check", deployment.agent_command().arg("--check"), wait::SOON),
+            _ => run("umbilical-cloud check", &mut deployment.cloud_command("check", name), wait::SOON),
+        };
+        names.push(name);
+    }
+    assert_eq!(names, ["agent.toml", "cloud.toml", "agent.toml"]);
 }
 
 /// The files it names are there too, in this deployment's folder; keys with a key in them.

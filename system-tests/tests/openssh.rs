@@ -49,6 +49,20 @@ fn proxy_command_needs_no_public_port() {
     }
 }
 
+#[test]
+fn a_plain_bridge_carries_it_without_a_session() {
+    for topology in [Topology::Embedded, Topology::Apart] {
+        let sshd = Sshd::start();
+        let tunnel = Tunnel::start(Setup::new(topology).service("ssh", sshd.address).plain("ssh"));
+        let mut ssh = sshd.ssh(tunnel.exposure("ssh"));
+        let counted = run("ssh", ssh.arg("head -c 50000000 /dev/zero | cat"), wait::SOON);
+        assert_eq!(counted.len(), 50_000_000, "{topology:?}");
+        let plainly = tunnel.deployment.connect_command("ssh") + " --plain";
+        let mut ssh = sshd.ssh_by_proxy_command(&plainly);
+        assert_eq!(run("ssh", ssh.arg("echo $((6 * 7))"), wait::SOON), "42", "{topology:?}");
+    }
+}
+
 fn copies_a_gibibyte_each_way(topology: Topology) {
     let (sshd, tunnel) = tunnel(topology);
     let folder = Folder::new();
