@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | `address.rs` | what a client dials: the relay's URL, rendezvous addresses |
 //! | `request_target.rs` | what a relay reads from a request line; entity lookup; accept addresses |
+//! | `http_target.rs` | the same of a plain HTTP request; request addresses |
 //! | `token.rs` | shared access signatures: sign, verify |
 //! | `authorization.rs` | keys, rules, rights: is this token good for this |
 //! | `rejection.rs` | refused handshakes: status and reason |
@@ -24,6 +25,7 @@ mod authorization;
 mod close;
 mod control;
 mod headers;
+mod http_target;
 mod percent;
 mod preamble;
 mod rejection;
@@ -39,6 +41,7 @@ pub use control::{
 };
 pub use headers::{Headers, InvalidHeader};
 pub use preamble::{PortMode, PreambleHead, PreambleReply};
+pub use http_target::{HttpTarget, request_address};
 pub use rejection::Rejection;
 pub use request_target::{Action, MAX_ENTITY_PATH, Refusal, RequestTarget, entity_key, find_entity, user_query};
 pub use token::{AUTHORIZATION_HEADER, SasToken, TokenError};

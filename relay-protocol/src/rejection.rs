@@ -61,6 +61,20 @@ impl Rejection {
         Self::new(404, &format!("There are no listeners connected for the endpoint '{path}'"))
     }
 
+    /// 502 to the sender of an HTTP request: the hybrid connection exists, its device is not there. The protocol guide
+    /// says 502 in its prose and in the name of the error, and 503 in the number beside it.
+    #[must_use]
+    pub fn no_listener_for_request(path: &str) -> Self {
+        Self { status: 502, ..Self::no_listener(path) }
+    }
+
+    /// 404 to a sender: there are listeners, and its `Microsoft-Relay-AllowedListeners` and `-DisallowedListeners`
+    /// headers leave none of them. Official clients look for this text.
+    #[must_use]
+    pub fn listeners_excluded() -> Self {
+        Self::new(404, "None of the connected listeners meet the AllowedListeners/DisallowedListeners criteria")
+    }
+
     /// 403 to a listener: the hybrid connection has as many as it may. Not 404, which would stop official listeners
     /// for good.
     #[must_use]

@@ -145,13 +145,7 @@ impl RequestTarget {
             address.push('&');
         }
         address.push_str("sb-hc-action=accept");
-        for (name, value) in params {
-            debug_assert!(name.starts_with("sb-hc-"), "listeners would take {name} for the application's");
-            address.push('&');
-            address.push_str(name);
-            address.push('=');
-            address.push_str(&percent::encode(value));
-        }
+        push_params(&mut address, params);
         address
     }
 }
@@ -213,7 +207,18 @@ fn after_marker(path: &str) -> Option<&str> {
     percent::decode(marker).eq_ignore_ascii_case(MARKER).then_some(rest)
 }
 
-fn relay_params(query: &str) -> Vec<(String, String)> {
+/// Appends the relay's own parameters, each with its `&`.
+pub(crate) fn push_params(address: &mut String, params: &[(&str, &str)]) {
+    for (name, value) in params {
+        debug_assert!(name.starts_with("sb-hc-"), "listeners would take {name} for the application's");
+        address.push('&');
+        address.push_str(name);
+        address.push('=');
+        address.push_str(&percent::encode(value));
+    }
+}
+
+pub(crate) fn relay_params(query: &str) -> Vec<(String, String)> {
     let pairs = query.split('&').filter_map(relay_pair);
     pairs.map(|(key, value)| (key.to_ascii_lowercase(), percent::decode_form(value).into_owned())).collect()
 }

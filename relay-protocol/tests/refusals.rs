@@ -15,6 +15,8 @@ fn every_known_refusal_has_its_status_and_text() {
         (Rejection::token_missing(), 401, "MissingToken"),
         (Rejection::endpoint_not_found("hyco"), 404, "Endpoint does not exist: 'hyco'"),
         (Rejection::no_listener("hyco"), 404, "There are no listeners connected for the endpoint 'hyco'"),
+        (Rejection::no_listener_for_request("hyco"), 502, "There are no listeners connected for the endpoint 'hyco'"),
+        (Rejection::listeners_excluded(), 404, "None of the connected listeners meet the AllowedListeners"),
         (Rejection::too_many_listeners("hyco"), 403, "MaximumListenersPerEndpoint"),
         (Rejection::rendezvous_unknown(), 403, "rendezvous"),
         (Rejection::refusal_taken(), 410, "Gone"),

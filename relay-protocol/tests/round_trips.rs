@@ -2,8 +2,8 @@
 
 use proptest::prelude::*;
 use umbilical_relay_protocol::{
-    Accept, Action, Headers, ListenerMessage, RelayMessage, RelayUrl, RemoteEndpoint, Rendezvous, Request, RequestHead,
-    RequestTarget, Response, SasToken, find_entity,
+    Accept, Action, Headers, HttpTarget, ListenerMessage, RelayMessage, RelayUrl, RemoteEndpoint, Rendezvous, Request,
+    RequestHead, RequestTarget, Response, SasToken, find_entity, request_address, user_query,
 };
 
 /// Text that is anything, or looks enough like the real thing to get past the first checks.
@@ -91,6 +91,9 @@ proptest! {
         if let Ok(target) = RequestTarget::parse(&text) {
             find_entity(target.path(), |_| None::<()>);
         }
+        if let Ok(target) = HttpTarget::parse(&text) {
+            find_entity(target.path(), |_| None::<()>);
+        }
         if let Ok(token) = SasToken::parse(&text) {
             prop_assert!(!token.verify(b"key"));
             let _ = token.covers(&["host"], &text);
@@ -112,6 +115,27 @@ proptest! {
         prop_assert_eq!(accept.raw_path(), sender.raw_path());
         prop_assert_eq!(accept.user_query(), sender.user_query());
         prop_assert_eq!(accept.refusal(), None);
+    }
+
+    #[test]
+    fn what_a_listener_gets_to_know_of_a_request_holds_nothing_of_the_protocol(
+        path in "/[a-zA-Z0-9%/+ü.-]{0,40}", query in "([a-z&=%+ü.-]{0,20}(&[sS][bB]-hc-[a-z]{0,3}=?[a-z&=]{0,20})?){0,3}"
+    ) {
+        let target = HttpTarget::parse(&format!("{path}?{query}")).unwrap();
+        let rest = target.request_target().strip_prefix(path.as_str()).unwrap();
+        let (left, again) = (user_query(&query), HttpTarget::parse(target.request_target()).unwrap());
+        prop_assert_eq!(rest, if left.is_empty() { String::new() } else { format!("?{left}") });
+        prop_assert_eq!(again.request_target(), target.request_target());
+        let none_of_it = rest.split(['?', '&']).all(|pair| !pair.contains('=') || !pair.to_lowercase().starts_with("sb-hc-"));
+        prop_assert!(none_of_it, "{}", rest);
+    }
+
+    #[test]
+    fn a_request_address_names_its_entity_and_its_secret(path in "[^/](.{0,30}[^/])?", secret in any::<String>()) {
+        let address = request_address("wss://relay.example", &path, &[("sb-hc-rendezvous", &secret)]);
+        let target = RequestTarget::parse(Rendezvous::parse(&address).unwrap().path_and_query()).unwrap();
+        prop_assert_eq!((target.action(), target.path()), (Action::Request, path.as_str()));
+        prop_assert_eq!(target.param("sb-hc-rendezvous"), Some(secret.as_str()));
     }
 
     #[test]
