@@ -18,6 +18,8 @@
 //! | [`unframe`] | frames become bytes, for peers that have no session |
 //! | [`byte_stream`] | a WebSocket as a stream of bytes |
 //! | [`bridge`] | such a stream joined with one port, to the end of both |
+//! | [`pieces`] | WebSocket messages of any length, piece by piece |
+//! | [`chunked`] | HTTP bodies in chunks |
 //! | [`driver`] | the one loop: link, ports and clock of a session in one task |
 //! | [`handle`] | what the owner of a driver says to it and hears from it |
 //! | `keepalive` | whether a link is alive |
@@ -27,6 +29,7 @@
 
 pub mod bridge;
 pub mod byte_stream;
+pub mod chunked;
 mod clock;
 pub mod dial;
 pub mod driver;
@@ -36,6 +39,7 @@ pub mod happy_eyeballs;
 mod keepalive;
 mod memory;
 mod no_proxy;
+pub mod pieces;
 pub mod port;
 mod ports;
 pub mod proxy;
