@@ -1,7 +1,7 @@
 //! HTTP/1.1 as far as handshakes and short answers need it (RFC 9112, RFC 6455 section 4).
 //!
 //! Owns: reading a request head in bounded memory, judging a WebSocket handshake, writing an answer whose reason phrase
-//! and header values come from anywhere. Leaves to others: deadlines, what an address means, request bodies.
+//! and header values come from anywhere. Leaves to others: deadlines, what an address means, bodies (`relay`).
 //!
 //! Every answer carries a `Date` (devices without a clock set theirs by it) and, unless it is a 101, ends its connection.
 
@@ -40,6 +40,8 @@ const MAX_DISCARDED_BYTES: usize = 64 * 1024;
 pub struct RequestHead {
     /// As sent, in capitals by custom.
     pub method: String,
+    /// Of HTTP/1: 0 or 1.
+    pub minor_version: u8,
     /// Path and query. The scheme and authority of a target in absolute form are cut off.
     pub target: String,
     /// Names as sent, values decoded as UTF-8 or else Latin-1, in the order they came.
@@ -52,16 +54,21 @@ impl RequestHead {
     /// # Errors
     /// [`HeadError`]; [`HeadError::response`] is what to answer.
     pub async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(Self, Vec<u8>), HeadError> {
-        let mut buf = Vec::with_capacity(READ_BYTES);
+        Self::read_behind(stream, Vec::new()).await
+    }
+
+    /// As [`RequestHead::read`], for a head that begins with the bytes `leftover`.
+    ///
+    /// # Errors
+    /// As for [`RequestHead::read`].
+    pub async fn read_behind<S: AsyncRead + Unpin>(
+        stream: &mut S,
+        leftover: Vec<u8>,
+    ) -> Result<(Self, Vec<u8>), HeadError> {
+        let mut buf = leftover;
+        let mut looked_at = 0;
         loop {
-            let filled = buf.len();
-            buf.resize(filled + READ_BYTES, 0);
-            let n = stream.read(&mut buf[filled..]).await.map_err(HeadError::Io)?;
-            buf.truncate(filled + n);
-            if n == 0 {
-                return Err(if filled == 0 { HeadError::Closed } else { HeadError::Truncated });
-            }
-            match head_end(&buf, filled) {
+            match head_end(&buf, looked_at) {
                 Some(end) if end <= MAX_HEAD_BYTES => {
                     let leftover = buf.split_off(end);
                     return Ok((Self::parse(&buf)?, leftover));
@@ -69,6 +76,14 @@ impl RequestHead {
                 None if buf.len() < MAX_HEAD_BYTES => {}
                 Some(_) | None => return Err(HeadError::TooLong),
             }
+            let filled = buf.len();
+            buf.resize(filled + READ_BYTES, 0);
+            let n = stream.read(&mut buf[filled..]).await.map_err(HeadError::Io)?;
+            buf.truncate(filled + n);
+            if n == 0 {
+                return Err(if filled == 0 { HeadError::Closed } else { HeadError::Truncated });
+            }
+            looked_at = filled;
         }
     }
 
@@ -129,6 +144,7 @@ impl RequestHead {
         let headers = request.headers.iter().map(|header| (header.name.to_owned(), text(header.value))).collect();
         Ok(Self {
             method: request.method.unwrap_or_default().to_owned(),
+            minor_version: request.version.unwrap_or_default(),
             target: origin_form(request.path.unwrap_or_default()).to_owned(),
             headers,
         })
@@ -208,19 +224,20 @@ impl HandshakeError {
     }
 }
 
-/// An answer with its head and, unless it is a 101, the reason once more as a body for people with `curl`.
+/// An answer with its head and, unless it is a 101 or to a `HEAD`, the reason once more as a body for people with `curl`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     status: u16,
     reason: String,
     headers: Vec<(&'static str, String)>,
+    body: bool,
 }
 
 impl Response {
     /// An answer. Of `reason`, only printable ASCII is kept; if it is empty, the status' usual phrase takes its place.
     #[must_use]
     pub fn new(status: u16, reason: &str) -> Self {
-        Self { status, reason: reason_phrase(status, reason), headers: Vec::new() }
+        Self { status, reason: reason_phrase(status, reason), headers: Vec::new(), body: status != 101 }
     }
 
     /// The answer to a WebSocket handshake. It never agrees to an extension.
@@ -234,6 +251,13 @@ impl Response {
             Some(subprotocol) => response.header("Sec-WebSocket-Protocol", subprotocol),
             None => response,
         }
+    }
+
+    /// The same without a body, for `HEAD`.
+    #[must_use]
+    pub fn without_body(mut self) -> Self {
+        self.body = false;
+        self
     }
 
     /// Adds a header line. Control characters in `value` are dropped.
@@ -289,7 +313,7 @@ impl Response {
             let _ = write!(out, "Content-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n");
         }
         out.push_str("\r\n");
-        if self.status != 101 {
+        if self.body {
             let _ = writeln!(out, "{}", self.reason);
         }
         out.into_bytes()
@@ -312,7 +336,8 @@ pub(crate) async fn discard<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<
     Ok(())
 }
 
-fn reason_phrase(status: u16, reason: &str) -> String {
+/// `reason` as it may stand in a status line, or else the status' usual phrase.
+pub(crate) fn reason_phrase(status: u16, reason: &str) -> String {
     let printable = |char: &char| *char == ' ' || char.is_ascii_graphic();
     let reason = reason.chars().map(|char| if char.is_control() { ' ' } else { char });
     let reason: String = reason.filter(printable).take(MAX_REASON_BYTES).collect();

@@ -7,7 +7,7 @@ use super::Shared;
 use super::handshake::{Handshake, Word};
 use super::rendezvous::Answer;
 
-/// The parameter of an accept address that holds its secret. Listeners drop all that begins with `sb-hc-` before they
+/// The parameter of an accept or request address that holds its secret. Listeners drop all that begins with `sb-hc-` before they
 /// show the address to anybody.
 pub(crate) const SECRET_PARAMETER: &str = "sb-hc-rendezvous";
 

@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use umbilical_relay_protocol::{AUTHORIZATION_HEADER, Grant, Rejection, RequestTarget, Right, TokenError, authorize};
+use umbilical_relay_protocol::{
+    AUTHORIZATION_HEADER, Grant, HttpTarget, Rejection, RequestTarget, Right, TokenError, authorize,
+};
 
 use super::namespace::Found;
 use crate::http::RequestHead;
@@ -12,7 +14,7 @@ use crate::http::RequestHead;
 /// # Errors
 /// No token, or one that does not allow it.
 pub(crate) fn listener(entity: &Found, head: &RequestHead, target: &RequestTarget) -> Result<Grant, Rejection> {
-    let token = token(head, target).ok_or_else(Rejection::token_missing)?;
+    let token = token(head, target.token()).ok_or_else(Rejection::token_missing)?;
     grant(entity, token, Right::Listen).map_err(|error| Rejection::token_refused(&error))
 }
 
@@ -25,8 +27,23 @@ pub(crate) fn sender(entity: &Found, head: &RequestHead, target: &RequestTarget)
     if !entity.requires_client_authorization {
         return Ok(None);
     }
-    let token = token(head, target).ok_or_else(Rejection::token_missing)?;
+    let token = token(head, target.token()).ok_or_else(Rejection::token_missing)?;
     grant(entity, token, Right::Send).map(Some).map_err(|error| Rejection::token_refused(&error))
+}
+
+/// Whether this plain HTTP request may be relayed. Returns whether its `Authorization` header was the credential, which is
+/// looked at only if there is no other; else that header is the application's.
+///
+/// # Errors
+/// No token, or one that does not allow it.
+pub(crate) fn http_sender(entity: &Found, head: &RequestHead, target: &HttpTarget) -> Result<bool, Rejection> {
+    if !entity.requires_client_authorization {
+        return Ok(false);
+    }
+    let own = token(head, target.token());
+    let token = own.or_else(|| head.header("authorization")).ok_or_else(Rejection::token_missing)?;
+    grant(entity, token, Right::Send).map_err(|error| Rejection::token_refused(&error))?;
+    Ok(own.is_none())
 }
 
 /// Whether a listener's new token may take the old one's place.
@@ -42,8 +59,8 @@ pub(crate) fn now_unix() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn token<'h>(head: &'h RequestHead, target: &'h RequestTarget) -> Option<&'h str> {
-    head.header(AUTHORIZATION_HEADER).or_else(|| target.token()).filter(|token| !token.trim().is_empty())
+fn token<'h>(head: &'h RequestHead, in_query: Option<&'h str>) -> Option<&'h str> {
+    head.header(AUTHORIZATION_HEADER).or(in_query).filter(|token| !token.trim().is_empty())
 }
 
 fn grant(entity: &Found, token: &str, right: Right) -> Result<Grant, TokenError> {

@@ -77,6 +77,11 @@ pub struct Deadlines {
     pub handshake: Duration,
     /// From the accept message to the listener at the rendezvous. Default 30 s, which is also the protocol's most.
     pub rendezvous: Duration,
+    /// From an HTTP request to its response, and then between pieces of a body: how long a listener, or a sender, may keep
+    /// the other waiting. Default 60 s, as on the hosted service.
+    pub response: Duration,
+    /// From one HTTP request to the head of the next one on the same connection. Default 60 s.
+    pub idle: Duration,
     /// Silence on a control channel after which the relay pings. Default 210 s, the pace of the hosted service: below
     /// the four minutes after which load balancers forget a connection.
     pub quiet: Duration,
@@ -93,6 +98,8 @@ impl Default for Deadlines {
         Self {
             handshake: Duration::from_secs(15),
             rendezvous: RENDEZVOUS_VALIDITY,
+            response: Duration::from_secs(60),
+            idle: Duration::from_secs(60),
             quiet: Duration::from_secs(210),
             pong: Duration::from_secs(20),
             token_grace: Duration::from_secs(60),

@@ -12,9 +12,11 @@ use umbilical_relay_protocol::{
 };
 
 use super::accept::SECRET_PARAMETER;
+use super::affinity::Affinity;
 use super::handshake::{Handshake, Word};
+use super::invite::{self, Uninvited};
 use super::metrics::{Held, count};
-use super::namespace::Found;
+use super::namespace::{Found, Notice};
 use super::rendezvous::Answer;
 use super::splice::{Cause, Traffic, splice};
 use super::{Shared, authorize, tracking};
@@ -82,6 +84,7 @@ async fn join(shared: &Shared, mut handshake: Handshake, target: RequestTarget) 
         id: handshake.id.clone(),
         headers: listener_headers(&handshake),
         offered: handshake.subprotocols(),
+        affinity: Affinity::of(&handshake.head),
         remote: handshake.peer,
     };
     let met = async { Some(meet(shared, &entity, &target, &sender).await) };
@@ -123,7 +126,7 @@ pub(crate) async fn connect_here(shared: &Shared, path: &str, request: SenderReq
     for (name, value) in handshake.into_iter().chain(protocol).chain(request.headers.iter()) {
         headers.push(name, value).map_err(|name| Rejection::new(400, &format!("{name:?} is no header name")))?;
     }
-    let sender = Sender { id, headers, offered, remote: request.remote };
+    let sender = Sender { id, headers, offered, affinity: Affinity::default(), remote: request.remote };
     let listener = meet(shared, &entity, &target, &sender).await.map_err(|unmet| match unmet {
         Unmet::Refused(rejection) | Unmet::Failed(rejection) => rejection,
     });
@@ -142,6 +145,7 @@ struct Sender {
     id: String,
     headers: Headers,
     offered: Vec<String>,
+    affinity: Affinity,
     remote: SocketAddr,
 }
 
@@ -188,7 +192,7 @@ async fn meet(shared: &Shared, entity: &Found, target: &RequestTarget, sender: &
     }
 }
 
-/// Puts the accept message into the queue of a listener chosen at random; of another one, if that is full.
+/// Puts the accept message into a listener's queue.
 fn invite(
     shared: &Shared,
     entity: &Found,
@@ -197,13 +201,7 @@ fn invite(
     secret: &str,
 ) -> Result<(), Rejection> {
     let id = format!("{}_G0", sender.id);
-    let mut passed_over = Vec::new();
-    loop {
-        let random = getrandom::u32().map_err(|_| Rejection::internal())?;
-        let Some(listener) = shared.namespace.pick(entity, &passed_over, random) else {
-            let none = passed_over.is_empty();
-            return Err(if none { Rejection::no_listener(&entity.path) } else { Rejection::busy() });
-        };
+    let told = invite::invite(shared, entity, &sender.affinity, |listener| {
         let accept = Accept {
             address: target.accept_address(&listener.origin, &[("sb-hc-id", &id), (SECRET_PARAMETER, secret)]),
             id: id.clone(),
@@ -213,18 +211,18 @@ fn invite(
                 port: sender.remote.port(),
             }),
         };
-        let message = RelayMessage::Accept(accept).to_json().map_err(|error| match error {
+        let text = RelayMessage::Accept(accept).to_json().map_err(|error| match error {
             ControlError::TooLong { .. } => Rejection::headers_too_large(),
             _ => Rejection::internal(),
         })?;
-        match listener.messages.try_send(message) {
-            Ok(()) => {
-                debug!("sender {}: listener {} of {} invited", sender.id, listener.id, entity.path);
-                return Ok(());
-            }
-            Err(_) => passed_over.push(listener.serial),
-        }
-    }
+        Ok(Notice { text, body: None })
+    });
+    let listener = told.map_err(|uninvited| match uninvited {
+        Uninvited::Nobody => Rejection::no_listener(&entity.path),
+        Uninvited::Refused(rejection) => rejection,
+    })?;
+    debug!("sender {}: listener {} of {} invited", sender.id, listener.id, entity.path);
+    Ok(())
 }
 
 /// Every header of the handshake but the sender's credential, which is the relay's business alone.

@@ -1,8 +1,8 @@
 //! A listener's control channel, from its handshake to its end.
 //!
-//! One task per channel. What goes out is written by one loop, message by message, so that what belongs together can
-//! be queued as one; what comes in is read by another, so that a listener that does not read still gets heard.
-//! HTTP responses are not awaited yet: they are read and dropped.
+//! One task per channel. What goes out is written by one loop, notice by notice: a request's body must follow its head
+//! with nothing in between, because listeners take the next message for it, whatever that is. What comes in is read by another, so that a listener that does not read still gets heard.
+//! HTTP responses go to the requests that wait for them (`requests`); a body that nobody waits for is dropped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ use umbilical_relay_protocol::{Close, ListenerMessage, Rejection, RequestTarget}
 
 use super::handshake::{Handshake, Word};
 use super::metrics::{Held, count};
-use super::namespace::{Found, Registration};
+use super::namespace::{Found, Notice, Registration};
+use super::requests::Answers;
 use super::{Shared, authorize, tracking};
 use crate::{deadline, http};
 
@@ -99,7 +100,7 @@ struct Channel {
 }
 
 enum Outbound {
-    Text(String),
+    Notice(Notice),
     Ping,
 }
 
@@ -139,8 +140,9 @@ impl Channel {
                     Err(_) => End::Closing(Close::entity_deleted()),
                 }
             };
-            let writing = self.write(&mut sender, &registration.messages, &pings, doubts_in);
-            let reading = self.read(&mut receiver, pings_in, &doubts);
+            let writing = self.write(&mut sender, &registration.notices, &pings, doubts_in);
+            let answers = Answers::new(&self.shared.requests, registration.serial);
+            let reading = self.read(&mut receiver, pings_in, &doubts, answers);
             or(closing, or(writing, reading)).await
         };
         // nobody is to be invited here any more
@@ -161,25 +163,27 @@ impl Channel {
     async fn write(
         &self,
         sender: &mut WebSocketSender<Transport>,
-        messages: &Receiver<String>,
+        notices: &Receiver<Notice>,
         pings: &Receiver<Outbound>,
         doubts: Sender<()>,
     ) -> End {
         loop {
-            let next = or(pings.recv(), async { messages.recv().await.map(Outbound::Text) });
+            let next = or(pings.recv(), async { notices.recv().await.map(Outbound::Notice) });
             let Ok(outbound) = next.await else { return End::Closing(Close::entity_deleted()) };
-            let message = match outbound {
-                Outbound::Text(text) => {
+            let (message, body) = match outbound {
+                Outbound::Notice(Notice { text, body }) => {
                     // somebody waits for this listener: a good time to find out that it is gone
                     let _ = doubts.try_send(());
-                    Message::text(text)
+                    (Message::text(text), body.map(Message::binary))
                 }
-                Outbound::Ping => Message::Ping(Vec::new().into()),
+                Outbound::Ping => (Message::Ping(Vec::new().into()), None),
             };
-            match deadline::within(self.shared.deadlines().pong, sender.send(message)).await {
-                Some(Ok(())) => {}
-                Some(Err(error)) => return End::Broken(error),
-                None => return End::Stalled,
+            for message in [Some(message), body].into_iter().flatten() {
+                match deadline::within(self.shared.deadlines().pong, sender.send(message)).await {
+                    Some(Ok(())) => {}
+                    Some(Err(error)) => return End::Broken(error),
+                    None => return End::Stalled,
+                }
             }
         }
     }
@@ -190,6 +194,7 @@ impl Channel {
         receiver: &mut WebSocketReceiver<Transport>,
         pings: Sender<Outbound>,
         doubts: &Receiver<()>,
+        mut answers: Answers,
     ) -> End {
         let mut heard = Instant::now();
         let mut pinged: Option<Instant> = None;
@@ -211,7 +216,7 @@ impl Channel {
                 Some(Heard::Message(Some(Ok(message)))) => {
                     heard = Instant::now();
                     pinged = None;
-                    if let Some(end) = self.handle(message) {
+                    if let Some(end) = self.handle(message, &mut answers) {
                         return end;
                     }
                     continue;
@@ -230,11 +235,15 @@ impl Channel {
         }
     }
 
-    fn handle(&self, message: Message) -> Option<End> {
+    fn handle(&self, message: Message, answers: &mut Answers) -> Option<End> {
         let text = match message {
             Message::Text(text) => text,
             Message::Close(_) => return Some(End::Left),
-            Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return None,
+            Message::Binary(body) => {
+                answers.body(body.into());
+                return None;
+            }
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return None,
         };
         match ListenerMessage::parse(&text) {
             Ok(ListenerMessage::RenewToken { token }) => match authorize::renewal(&self.entity(), &token) {
@@ -249,8 +258,15 @@ impl Channel {
                 }
             },
             Ok(ListenerMessage::Response(response)) => {
-                debug!("listener {}: response to {:?}, which was not asked", self.id, response.request_id);
-                None
+                let id = response.request_id.clone();
+                match answers.response(response) {
+                    Ok(true) => None,
+                    Ok(false) => {
+                        debug!("listener {}: response to {id:?}, which nobody waits for", self.id);
+                        None
+                    }
+                    Err(error) => Some(End::Closing(Close::protocol_error(&error))),
+                }
             }
             Ok(ListenerMessage::Unknown(command)) => {
                 debug!("listener {}: unknown command {command:?}", self.id);

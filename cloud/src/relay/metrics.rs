@@ -11,10 +11,12 @@ pub struct RelayMetrics {
     pub handshakes: AtomicU64,
     /// Gauge: control channels.
     pub listeners: AtomicU64,
-    /// Gauge: senders that wait for a listener.
+    /// Gauge: senders, of WebSockets and of HTTP requests, that wait for a listener.
     pub waiting: AtomicU64,
     /// Gauge: senders joined with a listener through this relay.
     pub splices: AtomicU64,
+    /// Gauge: HTTP requests that have been let in and not answered to the end.
+    pub exchanges: AtomicU64,
     /// Connections taken since the start.
     pub accepted: AtomicU64,
     /// TLS handshakes that failed.
@@ -25,6 +27,12 @@ pub struct RelayMetrics {
     pub joined: AtomicU64,
     /// Senders in this process that were handed a listener's socket.
     pub handed_over: AtomicU64,
+    /// HTTP requests let in.
+    pub requests: AtomicU64,
+    /// HTTP requests or responses that went over a socket of their own.
+    pub request_rendezvous: AtomicU64,
+    /// HTTP requests that ended in the middle: one of both sides was gone.
+    pub broken_requests: AtomicU64,
     /// Control channels replaced by a newer one of the same listener.
     pub takeovers: AtomicU64,
     /// Control channels ended because the listener was silent or did not read.
@@ -66,11 +74,15 @@ impl Default for RelayMetrics {
             listeners: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             splices: AtomicU64::new(0),
+            exchanges: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             tls_failures: AtomicU64::new(0),
             shed: AtomicU64::new(0),
             joined: AtomicU64::new(0),
             handed_over: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            request_rendezvous: AtomicU64::new(0),
+            broken_requests: AtomicU64::new(0),
             takeovers: AtomicU64::new(0),
             silent_listeners: AtomicU64::new(0),
             expired_tokens: AtomicU64::new(0),

@@ -4,6 +4,9 @@
 //! sender ── connect ──┐                                   ┌── listen ── listener   control channel
 //!                     ├── rendezvous ── accept message ──►┤
 //!                     └◄── splice ◄──── its socket ◄──────┴── accept ── listener   rendezvous
+//!
+//! sender ── HTTP ─────┬── requests ──── request message ─►┬── listen ── listener   control channel
+//!                     └◄── response ◄─────────────────────┴── request ─ listener   control channel or rendezvous
 //! ```
 //!
 //! In the order a connection meets them:
@@ -20,6 +23,13 @@
 //! | [`connect`] | a sender, over the network or in this process, and the invitation of a listener |
 //! | `rendezvous` | addresses that are good once |
 //! | `accept` | a listener at the rendezvous |
+//! | `http_sender` | a sender's plain HTTP request, from its head to the end of its answer |
+//! | `http_head`, `http_body`, `http_response` | what of it is the connection's, the relay's, the listener's; both ways |
+//! | `http_exchange` | its way to a listener and back |
+//! | `requests` | who waits for which answer |
+//! | `request_socket` | a listener's socket for one request |
+//! | `halves` | one connection, read and written at a time |
+//! | `affinity`, `invite` | which listener is told |
 //! | `splice`, `translate` | the two sockets joined, frame by frame |
 //! | [`metrics`] | what is counted |
 //! | `tracking`, `signal` | ids; events for many |
@@ -38,15 +48,25 @@ use umbilical_link::upgrade::Upgraded;
 use umbilical_relay_protocol::{Close, Rejection, RelayUrl};
 
 mod accept;
+mod affinity;
 mod authorize;
 pub mod config;
 pub mod connect;
+mod halves;
 mod handshake;
+mod http_body;
+mod http_exchange;
+mod http_head;
+mod http_response;
+mod http_sender;
+mod invite;
 mod listen;
 pub mod metrics;
 mod namespace;
 mod penalty;
 mod rendezvous;
+mod request_socket;
+mod requests;
 mod server;
 pub(crate) mod signal;
 mod splice;
@@ -60,6 +80,7 @@ use metrics::RelayMetrics;
 use namespace::Namespace;
 use penalty::Penalties;
 use rendezvous::Rendezvous;
+use requests::Requests;
 use server::Bound;
 use signal::Signal;
 
@@ -74,6 +95,7 @@ pub(crate) struct Shared {
     settings: RwLock<Settings>,
     namespace: Arc<Namespace>,
     rendezvous: Arc<Rendezvous>,
+    requests: Arc<Requests>,
     penalties: Penalties,
     metrics: RelayMetrics,
     endpoints: Mutex<Vec<Arc<Bound>>>,
@@ -104,6 +126,7 @@ impl Relay {
             executor: Arc::clone(executor),
             namespace: Arc::new(Namespace::default()),
             rendezvous: Arc::new(Rendezvous::default()),
+            requests: Arc::new(Requests::default()),
             penalties: Penalties::default(),
             metrics: RelayMetrics::default(),
             endpoints: Mutex::new(Vec::new()),
@@ -167,7 +190,7 @@ impl Relay {
         Arrival(self.shared.namespace.arrival(path))
     }
 
-    /// Stops: no more connections, control channels closed with 1001, joins left alone for `drain`, then closed with
+    /// Stops: no more connections, control channels closed with 1001, joins and responses left alone for `drain`, then closed with
     /// 1001. Returns when every connection is done, at the latest a little after `drain`.
     pub async fn shutdown(&self, drain: Duration) {
         let shared = &self.shared;

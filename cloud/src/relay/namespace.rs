@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use smol::channel::{Receiver, Sender, bounded};
 use umbilical_relay_protocol::{Close, MAX_LISTENERS, Rejection, Rule, entity_key, find_entity};
 
+use super::affinity::Affinity;
 use super::config::HybridConnection;
 use super::signal::Signal;
 
@@ -58,18 +59,40 @@ pub(crate) struct Listener {
     pub(crate) id: Arc<str>,
     /// Scheme, host and port it is to dial.
     pub(crate) origin: Arc<str>,
-    /// Text messages for its control channel.
-    pub(crate) messages: Sender<String>,
+    /// For its control channel.
+    pub(crate) notices: Sender<Notice>,
+    /// Raised when its control channel is gone.
+    pub(crate) gone: Signal,
     closing: Sender<Close>,
+}
+
+/// What a listener is told on its control channel: a text message and, right behind it with nothing in between, a binary
+/// one if there is a body.
+#[derive(Debug)]
+pub(crate) struct Notice {
+    pub(crate) text: String,
+    pub(crate) body: Option<Vec<u8>>,
+}
+
+/// Why nobody was picked.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unpicked {
+    /// There are no listeners.
+    Nobody,
+    /// There are, and the sender wants none of them.
+    Excluded,
+    /// All that are left have been passed over.
+    PassedOver,
 }
 
 /// A listener's own end: it is registered for as long as this lives.
 pub(crate) struct Registration {
     namespace: Arc<Namespace>,
     key: String,
-    serial: u64,
+    pub(crate) serial: u64,
     /// What to write to the control channel.
-    pub(crate) messages: Receiver<String>,
+    pub(crate) notices: Receiver<Notice>,
+    gone: Signal,
     /// Why the channel is to be closed.
     pub(crate) closing: Receiver<Close>,
     /// Whether an older connection of the same listener had to go.
@@ -162,13 +185,15 @@ impl Namespace {
                 .swap_remove(older)
                 .close(Close::new(1001, "Replaced by a newer connection of this listener"));
         }
-        let (messages_in, messages) = bounded(MAX_QUEUED);
+        let (notices_in, notices) = bounded(MAX_QUEUED);
+        let gone = Signal::new();
         let (closing_in, closing) = bounded(1);
         known.listeners.push(Listener {
             serial,
             id: id.into(),
             origin: origin.into(),
-            messages: messages_in,
+            notices: notices_in,
+            gone: gone.clone(),
             closing: closing_in,
         });
         std::mem::replace(&mut known.arrived, Signal::new()).raise();
@@ -176,19 +201,34 @@ impl Namespace {
             namespace: Arc::clone(self),
             key: entity.key.clone(),
             serial,
-            messages,
+            notices,
+            gone,
             closing,
             took_over: older.is_some(),
         })
     }
 
-    /// One of the entity's listeners, chosen by `random`, that is not in `passed_over`.
-    pub(crate) fn pick(&self, entity: &Found, passed_over: &[u64], random: u32) -> Option<Listener> {
+    /// One of the entity's listeners that will do, chosen by `random`, that is not in `passed_over`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn pick(
+        &self,
+        entity: &Found,
+        affinity: &Affinity,
+        passed_over: &[u64],
+        random: u32,
+    ) -> Result<Listener, Unpicked> {
         let state = self.lock();
-        let listeners = &state.entities.get(&entity.key)?.listeners;
-        let candidates = || listeners.iter().filter(|listener| !passed_over.contains(&listener.serial));
-        let nth = (random as usize).checked_rem(candidates().count())?;
-        candidates().nth(nth).cloned()
+        let listeners = state.entities.get(&entity.key).map_or(&[][..], |entity| &entity.listeners);
+        let admitted = || listeners.iter().filter(|listener| affinity.admits(&listener.id));
+        let candidates = || admitted().filter(|listener| !passed_over.contains(&listener.serial));
+        let chosen = (random as usize).checked_rem(candidates().count()).and_then(|nth| candidates().nth(nth));
+        chosen.cloned().ok_or_else(|| match () {
+            () if listeners.is_empty() => Unpicked::Nobody,
+            () if admitted().next().is_none() => Unpicked::Excluded,
+            () => Unpicked::PassedOver,
+        })
     }
 
     /// Tells every listener why its channel ends.
@@ -214,6 +254,7 @@ impl Listener {
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        self.gone.raise();
         if let Some(entity) = self.namespace.lock().entities.get_mut(&self.key) {
             entity.listeners.retain(|listener| listener.serial != self.serial);
         }
@@ -240,6 +281,10 @@ mod tests {
 
     fn found(namespace: &Namespace, path: &str) -> Found {
         namespace.find(path).unwrap().0
+    }
+
+    fn pick(namespace: &Namespace, entity: &Found, passed_over: &[u64], random: u32) -> Result<Listener, Unpicked> {
+        namespace.pick(entity, &Affinity::default(), passed_over, random)
     }
 
     #[test]
@@ -274,7 +319,7 @@ mod tests {
         assert_eq!(old.closing.try_recv().unwrap().code(), 1001);
         assert!(new.took_over && new.closing.is_empty());
         drop(old);
-        assert_eq!(&*namespace.pick(&a, &[], 0).unwrap().origin, "new");
+        assert_eq!(&*pick(&namespace, &a, &[], 0).unwrap().origin, "new");
     }
 
     #[test]
@@ -284,7 +329,7 @@ mod tests {
         let registrations: Vec<_> = ["x", "y", "z"].map(|id| namespace.register(&a, id, "").ok().unwrap()).into();
         let picked = |passed_over: &[u64]| {
             let mut ids: Vec<_> = (0..30)
-                .filter_map(|random| namespace.pick(&a, passed_over, random))
+                .filter_map(|random| pick(&namespace, &a, passed_over, random).ok())
                 .map(|one| one.id.to_string())
                 .collect();
             ids.sort();
@@ -292,8 +337,10 @@ mod tests {
         };
         assert_eq!(picked(&[]), [vec!["x"; 10], vec!["y"; 10], vec!["z"; 10]].concat());
         assert_eq!(picked(&[registrations[1].serial]), [vec!["x"; 15], vec!["z"; 15]].concat());
+        let all = registrations.iter().map(|registration| registration.serial).collect::<Vec<_>>();
+        assert_eq!(pick(&namespace, &a, &all, 0).err(), Some(Unpicked::PassedOver));
         drop(registrations);
-        assert!(namespace.pick(&a, &[], 0).is_none());
+        assert_eq!(pick(&namespace, &a, &[], 0).err(), Some(Unpicked::Nobody));
     }
 
     #[test]
@@ -307,6 +354,6 @@ mod tests {
         assert_eq!(goes.closing.try_recv().unwrap(), Close::entity_deleted());
         assert!(b.removed.is_raised());
         assert_eq!(namespace.register(&b, "2", "").err().unwrap().status(), 404);
-        assert_eq!(namespace.pick(&a, &[], 0).unwrap().serial, stays.serial);
+        assert_eq!(pick(&namespace, &a, &[], 0).unwrap().serial, stays.serial);
     }
 }

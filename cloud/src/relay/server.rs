@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use smol::future::or;
+use smol::io::AsyncWriteExt;
 use smol::{Async, Timer};
 use socket2::{SockRef, TcpKeepalive};
 use umbilical_link::tls::{self, HandshakeError, ServerConfig};
@@ -20,10 +21,10 @@ use umbilical_link::transport::{Transport, prepare_socket};
 use umbilical_relay_protocol::{Action, AddressError, Rejection, RequestTarget};
 
 use super::config::Endpoint;
-use super::handshake::{self, Handshake, Word};
+use super::handshake::{self, Handshake};
 use super::metrics::{Held, count};
 use super::signal::Signal;
-use super::{Shared, accept, connect, listen, tracking};
+use super::{Shared, accept, connect, http_sender, listen, request_socket, tracking};
 use crate::deadline;
 use crate::http::{HeadError, RequestHead, Response};
 use crate::listening;
@@ -140,8 +141,12 @@ async fn connected(
         }
         request
     };
-    if let Some((transport, head, leftover)) = request {
-        route(shared, transport, peer, head, leftover).await;
+    let mut next = request;
+    while let Some((transport, head, leftover)) = next {
+        next = match route(shared, transport, peer, head, leftover).await {
+            Some((transport, leftover)) => Box::pin(read_next(shared, transport, peer, leftover)).await,
+            None => None,
+        };
     }
 }
 
@@ -197,16 +202,62 @@ async fn shed(shared: &Shared, mut transport: Transport, peer: SocketAddr) {
     handshake::refuse(shared, &mut transport, peer, response, false).await;
 }
 
-async fn route(shared: &Arc<Shared>, mut transport: Transport, peer: SocketAddr, head: RequestHead, leftover: Vec<u8>) {
-    let target = match RequestTarget::parse(&head.target) {
-        Ok(target) => target,
-        Err(AddressError::NotWebSocket) => return relay_http(shared, transport, peer, &head).await,
+/// Serves one request. Returns the connection, and what came behind the request, if another one may follow.
+async fn route(
+    shared: &Arc<Shared>,
+    mut transport: Transport,
+    peer: SocketAddr,
+    head: RequestHead,
+    leftover: Vec<u8>,
+) -> Option<(Transport, Vec<u8>)> {
+    match RequestTarget::parse(&head.target) {
+        Ok(target) => open(shared, transport, peer, head, leftover, target).await,
+        Err(AddressError::NotWebSocket) => {
+            return Box::pin(http_sender::serve(shared, transport, peer, head, leftover)).await;
+        }
         Err(error) => {
             let rejection = Rejection::bad_address(&error);
             let response = Response::new(rejection.status(), rejection.reason());
-            return handshake::refuse(shared, &mut transport, peer, response, true).await;
+            handshake::refuse(shared, &mut transport, peer, response, true).await;
+        }
+    }
+    None
+}
+
+/// Waits for the next request on a connection that has had one. `None` if there is none.
+async fn read_next(
+    shared: &Shared,
+    mut transport: Transport,
+    peer: SocketAddr,
+    leftover: Vec<u8>,
+) -> Option<(Transport, RequestHead, Vec<u8>)> {
+    let stopped = async {
+        shared.stopping.raised().await;
+        None
+    };
+    let next = async { Some(RequestHead::read_behind(&mut transport, leftover).await) };
+    let response = match deadline::within(shared.deadlines().idle, or(next, stopped)).await.flatten() {
+        Some(Ok((head, leftover))) => return Some((transport, head, leftover)),
+        Some(Err(error)) => error.response()?,
+        None => {
+            debug!("{peer} has been silent behind its last request, or the relay stops");
+            let _ = deadline::within(shared.deadlines().close, transport.close()).await;
+            return None;
         }
     };
+    handshake::refuse(shared, &mut transport, peer, response, true).await;
+    None
+}
+
+/// Serves a WebSocket handshake.
+async fn open(
+    shared: &Arc<Shared>,
+    mut transport: Transport,
+    peer: SocketAddr,
+    head: RequestHead,
+    leftover: Vec<u8>,
+    target: RequestTarget,
+) {
     let key = match head.websocket_key() {
         Ok(key) => key.to_owned(),
         Err(error) => return handshake::refuse(shared, &mut transport, peer, error.response(), true).await,
@@ -220,22 +271,8 @@ async fn route(shared: &Arc<Shared>, mut transport: Transport, peer: SocketAddr,
         Action::Listen => Box::pin(listen::listen(shared, handshake, target)).await,
         Action::Connect => Box::pin(connect::connect(shared, handshake, target)).await,
         Action::Accept => Box::pin(accept::accept(shared, handshake, &target)).await,
-        // no listener has been sent such an address
-        Action::Request => handshake.refuse(shared, Rejection::rendezvous_unknown(), Word::Regret).await,
+        Action::Request => Box::pin(request_socket::meet(shared, handshake, &target)).await,
     }
-}
-
-/// A plain HTTP request, whose path has no `$hc`: to be relayed to a listener, which this relay does not do yet.
-async fn relay_http(shared: &Shared, mut transport: Transport, peer: SocketAddr, head: &RequestHead) {
-    let path = head.path();
-    let response = match shared.namespace.find(path) {
-        Some(_) => Response::new(501, "This relay joins WebSockets only, HTTP requests are not relayed"),
-        None => {
-            let rejection = Rejection::endpoint_not_found(path);
-            Response::new(rejection.status(), rejection.reason())
-        }
-    };
-    handshake::refuse(shared, &mut transport, peer, response, true).await;
 }
 
 struct TlsFailure(Option<HandshakeError>);

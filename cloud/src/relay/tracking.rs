@@ -46,6 +46,11 @@ pub(crate) fn listener_id(given: Option<&str>) -> Result<String, getrandom::Erro
     }
 }
 
+/// What a listener of this id is known by.
+pub(crate) fn without_suffix(id: &str) -> &str {
+    leading_guid(id).unwrap_or(id)
+}
+
 /// The GUID that `id` is, or begins with before an underscore.
 fn leading_guid(id: &str) -> Option<&str> {
     let (guid, suffix) = id.split_at_checked(GUID_BYTES)?;

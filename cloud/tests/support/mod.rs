@@ -114,6 +114,8 @@ pub(crate) fn config() -> RelayConfig {
         deadlines: Deadlines {
             handshake: LONG,
             rendezvous: LONG,
+            response: LONG,
+            idle: LONG,
             quiet: LONG,
             pong: LONG,
             token_grace: LONG,
