@@ -97,6 +97,7 @@ fn the_example_loads_and_shows_the_defaults() {
     let all = [
         "public-url",
         "max-connections = 20000",
+        "response-timeout",
         "secondary-file",
         "requires-client-authorization",
         "keep-alive",
@@ -120,7 +121,7 @@ fn the_example_loads_and_shows_the_defaults() {
     assert_eq!((one.shape, one.resume_for, one.drain_for), (other.shape, other.resume_for, other.drain_for));
     assert_eq!(one.keep_alive, other.keep_alive);
     let (one, other) = (config.relay.unwrap().config, full.relay.unwrap().config);
-    assert_eq!(one.limits, other.limits);
+    assert_eq!((one.limits, one.deadlines), (other.limits, other.deadlines));
     assert_eq!(
         one.hybrid_connections[0].requires_client_authorization,
         other.hybrid_connections[0].requires_client_authorization
@@ -134,11 +135,12 @@ fn the_example_loads_and_shows_the_defaults() {
 fn both_halves_become_what_they_say() {
     let folder = Folder::new();
     let text = format!(
-        "{RELAY}[relay.hybrid-connections.'site/d2']\nrequires-client-authorization = false\n\
+        "{}[relay.hybrid-connections.'site/d2']\nrequires-client-authorization = false\n\
          [gateway]\nkeep-alive = 'metered'\nresume-for = '5m'\ndrain-for = '30s'\n[gateway.memory]\nreplay = '2M'\nreceive = 65536\nstreams = 16\n\
          {EXPOSE}allow = ['10.0.0.0/8', '::1']\nmax-connections = 3\n\
          [[gateway.expose]]\nlisten = '127.0.0.1:1'\ndevice = 'd1'\nservice = 'x'\nplain = true\n\
-         [[gateway.expose]]\nlisten = '127.0.0.1:2'\ndevice = 'd1'\nservice = 'x'\nplain = false\nazbridge = 'Some port'\n"
+         [[gateway.expose]]\nlisten = '127.0.0.1:2'\ndevice = 'd1'\nservice = 'x'\nplain = false\nazbridge = 'Some port'\n",
+         RELAY.replace("[relay]\n", "[relay]\nresponse-timeout = '5m'\n")
     );
     let (config, warnings) = folder.load(&text).unwrap();
     assert_eq!(
@@ -150,6 +152,7 @@ fn both_halves_become_what_they_say() {
     let relay = config.relay.unwrap();
     assert_eq!(relay.config.endpoints[0].address, SocketAddr::from(([127, 0, 0, 1], 8443)));
     assert!(relay.config.endpoints[0].tls.is_some());
+    assert_eq!(relay.config.deadlines.response, Duration::from_secs(300));
     assert!(!relay.hybrid_connection("SITE/d2").unwrap().requires_client_authorization);
     let rule = relay.rule_with(Right::Send, "d1").unwrap();
     assert_eq!((rule.name.as_str(), rule.primary.as_bytes()), ("operator", b"key of send".as_slice()));
@@ -267,6 +270,13 @@ fn what_is_wrong_has_a_line_and_says_what_was_expected() {
             "[relay]\nmax-connections = 0",
             "@cloud.toml:3: `relay.max-connections`: expected a number from 1",
         ),
+        (
+            &both,
+            "[relay]",
+            "[relay]\nresponse-timeout = '0s'",
+            "@cloud.toml:3: `relay.response-timeout`: expected a duration from 1s",
+        ),
+        (&both, "[relay]", "[relay]\nresponse-timeout = 60", "@cloud.toml:3: "),
         (
             &both,
             "[gateway]",

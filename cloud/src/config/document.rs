@@ -25,6 +25,7 @@ pub(super) struct RelayTable {
     pub(super) key_file: Option<Spanned<PathBuf>>,
     pub(super) public_url: Option<Spanned<String>>,
     pub(super) max_connections: Option<Spanned<usize>>,
+    pub(super) response_timeout: Option<Spanned<Period>>,
     #[serde(default)]
     pub(super) keys: BTreeMap<String, KeyTable>,
     #[serde(default)]

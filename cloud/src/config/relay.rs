@@ -70,6 +70,13 @@ pub(super) fn read(table: RelayTable, files: &mut Files<'_>) -> Result<EmbeddedR
         }
         limits.connections = most.into_inner();
     }
+    let mut deadlines = Deadlines::default();
+    if let Some(period) = table.response_timeout {
+        if period.get_ref().0.is_zero() {
+            return Err(files.wrong(&period, "relay.response-timeout", "a duration from 1s", "0s"));
+        }
+        deadlines.response = period.get_ref().0;
+    }
     let rules = read_rules(table.keys, "relay.keys", files)?;
     let mut hybrid_connections = Vec::with_capacity(table.hybrid_connections.len());
     for (path, connection) in table.hybrid_connections {
@@ -86,7 +93,7 @@ pub(super) fn read(table: RelayTable, files: &mut Files<'_>) -> Result<EmbeddedR
         rules,
         hybrid_connections,
         limits,
-        deadlines: Deadlines::default(),
+        deadlines,
     };
     Ok(EmbeddedRelay { config, certificate_file: table.certificate_file.map(toml::Spanned::into_inner) })
 }

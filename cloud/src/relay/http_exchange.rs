@@ -213,13 +213,14 @@ async fn over_rendezvous(
         let uploading = async {
             if let Some(prefix) = prefix {
                 let upload = Upload { request, saying: &saying, progress: &progress, patience };
-                upload.run(&head(request, question, None), &prefix, inbound).await?;
+                let complete = upload.run(&head(request, question, None), &prefix, inbound).await?;
+                progress.over(complete);
             }
             gone(inbound).await
         };
         let downloading = async {
             let response = response(request, &mut hearing, &progress, patience).await?;
-            let keep_alive = request.shape.keep_alive && progress.is_uploaded() && !shared.stopping.is_raised();
+            let keep_alive = request.shape.keep_alive && progress.is_complete() && !shared.stopping.is_raised();
             download(request, &response, &mut hearing, outbound, patience, keep_alive).await?;
             Ok(keep_alive)
         };
@@ -247,18 +248,18 @@ struct Upload<'u, 's> {
 }
 
 impl Upload<'_, '_> {
-    /// Sends the head, the `prefix` of the body and the rest of it as it comes. Ends early if the listener takes no more: it
-    /// may have answered already, and if not, that will show where the answer is read.
-    async fn run(&self, head: &RequestHead, prefix: &[u8], inbound: &mut Inbound<'_>) -> Result<(), Failure> {
+    /// Sends the head, the `prefix` of the body and the rest of it as it comes. Returns whether that was all: if the listener
+    /// takes no more, it may have answered already, and if not, that will show where the answer is read.
+    async fn run(&self, head: &RequestHead, prefix: &[u8], inbound: &mut Inbound<'_>) -> Result<bool, Failure> {
         let text = RelayMessage::Request(Request::Head(head.clone())).to_json();
         let text = text.map_err(|error| Failure::Refused(rejection_of(error)))?;
         let said = deadline::within(self.patience, async { self.saying.lock().await.text(&text).await });
         if !self.taken(said.await)? {
-            return Ok(());
+            return Ok(false);
         }
         let mut ended = inbound.is_complete();
         if head.body && (ended || !prefix.is_empty()) && !self.piece(prefix, ended).await? {
-            return Ok(());
+            return Ok(false);
         }
         while head.body && !ended {
             let late = || Failure::Refused(Rejection::new(408, "The body of the request did not come in time"));
@@ -266,11 +267,10 @@ impl Upload<'_, '_> {
             let (piece, last) = piece.ok_or_else(late)??.unwrap_or((&[], true));
             ended = last;
             if !self.piece(piece, last).await? {
-                return Ok(());
+                return Ok(false);
             }
         }
-        self.progress.uploaded();
-        Ok(())
+        Ok(true)
     }
 
     async fn piece(&self, piece: &[u8], last: bool) -> Result<bool, Failure> {
@@ -286,7 +286,8 @@ impl Upload<'_, '_> {
     }
 }
 
-/// Waits for the head of the response: for as long as the request goes on, and then for `patience`.
+/// Waits for the head of the response: for as long as the request goes on, which has its own deadlines, and then for
+/// `patience`.
 async fn response(
     request: &Admitted,
     hearing: &mut Hearing<'_>,
@@ -296,12 +297,13 @@ async fn response(
     let mut text = Vec::new();
     loop {
         let due = progress.last() + patience;
+        let due = if progress.is_over() { due } else { due.max(Instant::now() + patience) };
         match deadline::until(due, hearing.text(&mut text)).await {
             Some(heard) => heard.map_err(|error| {
                 debug!("request of {} to {}: no response: {error}", request.peer, request.entity.path);
                 left()
             })?,
-            None if progress.last() + patience > due => continue,
+            None if !progress.is_over() || progress.last() + patience > due => continue,
             None => return Err(late(request)),
         }
         let message = String::from_utf8(std::mem::take(&mut text)).map_err(|_| nonsense(&"text that is not UTF-8"))?;
@@ -355,12 +357,13 @@ async fn download(
 /// How far the request has got, for those who wait for the response.
 struct Progress {
     last: Mutex<Instant>,
-    uploaded: AtomicBool,
+    over: AtomicBool,
+    complete: AtomicBool,
 }
 
 impl Progress {
-    fn new(uploaded: bool) -> Self {
-        Self { last: Mutex::new(Instant::now()), uploaded: AtomicBool::new(uploaded) }
+    fn new(over: bool) -> Self {
+        Self { last: Mutex::new(Instant::now()), over: AtomicBool::new(over), complete: AtomicBool::new(over) }
     }
 
     fn made(&self) {
@@ -371,12 +374,19 @@ impl Progress {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn uploaded(&self) {
-        self.uploaded.store(true, Relaxed);
+    /// Nothing more of the request will be passed on.
+    fn over(&self, complete: bool) {
+        self.made();
+        self.over.store(true, Relaxed);
+        self.complete.store(complete, Relaxed);
     }
 
-    fn is_uploaded(&self) -> bool {
-        self.uploaded.load(Relaxed)
+    fn is_over(&self) -> bool {
+        self.over.load(Relaxed)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.complete.load(Relaxed)
     }
 }
 
