@@ -7,12 +7,14 @@ mod support;
 use std::sync::atomic::Ordering::Relaxed;
 
 use async_tungstenite::tungstenite::Message;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::StreamExt;
 use support::http::{
     HttpClient, answer, begin_chunked, binary, chunk, request_head, response, target_in, whole_request,
 };
-use support::{Answer, config, eventually, message, run, start, token};
-use umbilical_relay_protocol::{RelayMessage, Request};
+use support::{Answer, Listener, config, eventually, message, run, start, token};
+use umbilical_link::transport::Transport;
+use umbilical_relay_protocol::{RelayMessage, Request, RequestHead};
 
 #[test]
 fn a_request_without_a_body_is_one_message() {
@@ -162,13 +164,82 @@ fn a_chunked_body_streams_to_the_listener() {
 }
 
 /// First byte, without the bit of data types, and payload of a short frame.
-async fn frame(transport: &mut umbilical_link::transport::Transport) -> (u8, Vec<u8>) {
-    use smol::io::AsyncReadExt;
+async fn frame(transport: &mut Transport) -> (u8, Vec<u8>) {
     let mut header = [0; 2];
     transport.read_exact(&mut header).await.unwrap();
     let mut payload = vec![0; usize::from(header[1])];
     transport.read_exact(&mut payload).await.unwrap();
     (header[0], payload)
+}
+
+#[test]
+fn a_long_body_comes_in_few_frames_however_small_the_sender_s_pieces() {
+    run(async {
+        let relay = start(&config());
+        let mut listener = relay.listen("device").await;
+        let mut client = begin_chunked(&relay, "/device").await;
+        // one write, hence a few reads
+        client.write(&[chunk(b"x").repeat(1000), b"0\r\n\r\n".to_vec()].concat()).await;
+        let (mut transport, head) = fetch_by_hand(&mut listener).await;
+        let (lengths, received) = frames(&mut transport).await;
+        assert!(lengths.len() < 10 && received == b"x".repeat(1000), "{lengths:?}");
+        write_frame(&mut transport, 0x81, response(&head.id, 200, false).as_bytes()).await;
+        assert_eq!(client.reply().await.status(), 200);
+
+        let body: Vec<u8> = (0..(3u32 << 20) - 5).map(|n| n.to_le_bytes()[1]).collect();
+        let sending = async {
+            client.request("PUT", "/device", &[], &body).await;
+            client
+        };
+        let receiving = async {
+            let (mut transport, head) = fetch_by_hand(&mut listener).await;
+            let (lengths, received) = frames(&mut transport).await;
+            assert!(received == body);
+            assert_eq!(lengths, [1 << 20, 1 << 20, (1 << 20) - 5]);
+            write_frame(&mut transport, 0x81, response(&head.id, 201, false).as_bytes()).await;
+        };
+        let (mut client, ()) = smol::future::zip(sending, receiving).await;
+        assert_eq!(client.reply().await.status(), 201);
+    });
+}
+
+/// As [`Listener::fetch`], frame by frame: the socket behind the head of the request.
+async fn fetch_by_hand(listener: &mut Listener) -> (Transport, RequestHead) {
+    let Request::Fetch { address } = listener.told().await else { panic!("not to be fetched") };
+    let mut transport = listener.relay.ask(&target_in(&address), &[]).await;
+    assert_eq!(Answer::read(&mut transport).await.status, 101);
+    let (_, text) = frames(&mut transport).await;
+    match RelayMessage::parse(std::str::from_utf8(&text).unwrap()) {
+        Ok(RelayMessage::Request(Request::Head(head))) => (transport, head),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The lengths of the next message's frames, and their payload.
+async fn frames(transport: &mut Transport) -> (Vec<usize>, Vec<u8>) {
+    let (mut lengths, mut payload) = (Vec::new(), Vec::new());
+    loop {
+        let mut header = [0; 2];
+        transport.read_exact(&mut header).await.unwrap();
+        let mut length = [0; 8];
+        let wide = match header[1] {
+            126 => 6,
+            127 => 0,
+            short => {
+                length[7] = short;
+                8
+            }
+        };
+        transport.read_exact(&mut length[wide..]).await.unwrap();
+        let length = usize::try_from(u64::from_be_bytes(length)).unwrap();
+        let start = payload.len();
+        payload.resize(start + length, 0);
+        transport.read_exact(&mut payload[start..]).await.unwrap();
+        lengths.push(length);
+        if header[0] & 0x80 != 0 {
+            return (lengths, payload);
+        }
+    }
 }
 
 #[test]
@@ -236,8 +307,7 @@ fn a_response_streams_to_the_sender() {
     });
 }
 
-async fn write_frame(transport: &mut umbilical_link::transport::Transport, first: u8, payload: &[u8]) {
-    use smol::io::AsyncWriteExt;
+async fn write_frame(transport: &mut Transport, first: u8, payload: &[u8]) {
     let length = payload.len();
     let mut bytes = vec![first];
     match u8::try_from(length) {
@@ -267,7 +337,7 @@ fn a_body_that_comes_with_its_head_has_a_length_also_over_a_rendezvous() {
         both.extend_from_slice(&[0; 4]);
         both.extend_from_slice(text.as_bytes());
         both.extend_from_slice(b"\x82\x85\0\0\0\0hello");
-        smol::io::AsyncWriteExt::write_all(&mut transport, &both).await.unwrap();
+        transport.write_all(&both).await.unwrap();
         let reply = client.reply().await;
         assert_eq!((reply.head.header("Content-Length"), reply.text()), (Some("5"), "hello"));
     });
@@ -324,7 +394,7 @@ fn an_announced_body_may_be_empty_or_cut_into_fragments() {
         let mut transport = listener.control.into_inner();
         client.request("GET", "/device", &[], b"").await;
         let id = loop {
-            let (_, text) = frame_of_any_length(&mut transport).await;
+            let (_, text) = frames(&mut transport).await;
             if let Ok(RelayMessage::Request(Request::Head(head))) =
                 RelayMessage::parse(std::str::from_utf8(&text).unwrap())
             {
@@ -337,22 +407,6 @@ fn an_announced_body_may_be_empty_or_cut_into_fragments() {
         }
         assert_eq!(client.reply().await.text(), "abc");
     });
-}
-
-async fn frame_of_any_length(transport: &mut umbilical_link::transport::Transport) -> (u8, Vec<u8>) {
-    use smol::io::AsyncReadExt;
-    let mut header = [0; 2];
-    transport.read_exact(&mut header).await.unwrap();
-    let length = if header[1] == 126 {
-        let mut length = [0; 2];
-        transport.read_exact(&mut length).await.unwrap();
-        usize::from(u16::from_be_bytes(length))
-    } else {
-        usize::from(header[1])
-    };
-    let mut payload = vec![0; length];
-    transport.read_exact(&mut payload).await.unwrap();
-    (header[0], payload)
 }
 
 #[test]
@@ -413,7 +467,7 @@ fn a_sender_that_wants_the_end_gets_it() {
         assert_eq!((reply.header("Transfer-Encoding"), reply.header("Connection")), (None, Some("close")));
         write_frame(&mut transport, 0x82, b"to the end").await;
         let mut rest = Vec::new();
-        smol::io::AsyncReadExt::read_to_end(&mut client.0, &mut rest).await.unwrap();
+        client.0.read_to_end(&mut rest).await.unwrap();
         assert_eq!(rest, b"to the end");
     });
 }

@@ -43,9 +43,14 @@ impl<'t> Inbound<'t> {
 
     /// Whether the body, if there is one, has been read to its end.
     pub(crate) fn is_complete(&self) -> bool {
+        self.left() == Some(0)
+    }
+
+    /// How many bytes of the body are still to come, if that is known.
+    pub(crate) fn left(&self) -> Option<u64> {
         match &self.body {
-            Body::Counted(left) => *left == 0,
-            Body::Chunked(decoder) => decoder.is_done(),
+            Body::Counted(left) => Some(*left),
+            Body::Chunked(decoder) => decoder.is_done().then_some(0),
         }
     }
 
@@ -54,32 +59,41 @@ impl<'t> Inbound<'t> {
         self.start < self.buf.len()
     }
 
-    /// The next piece of the body, and whether it is known to be the last; `None` at the end. Loses nothing when dropped.
+    /// The next piece of the body, and how many bytes are still to come behind it, if that is known; `None` at the end.
+    /// Loses nothing when dropped.
     ///
     /// # Errors
     /// The sender is gone, or what it sends is no body.
-    pub(crate) async fn piece(&mut self) -> Result<Option<(&[u8], bool)>, BodyError> {
+    pub(crate) async fn piece(&mut self) -> Result<Option<(&[u8], Option<u64>)>, BodyError> {
         while !self.is_complete() {
             if !self.has_more() {
                 self.fill().await?;
             }
-            let ahead = &self.buf[self.start..];
-            let (taken, payload) = match &mut self.body {
+            let start = self.start;
+            let (end, more) = match &mut self.body {
                 Body::Counted(left) => {
-                    let length = usize::try_from(*left).map_or(ahead.len(), |left| left.min(ahead.len()));
+                    let ahead = self.buf.len() - start;
+                    let length = usize::try_from(*left).map_or(ahead, |left| left.min(ahead));
                     *left -= length as u64;
-                    (length, 0..length)
+                    self.start += length;
+                    (self.start, Some(*left))
                 }
                 Body::Chunked(decoder) => {
-                    let decoded = decoder.decode(ahead).map_err(BodyError::Chunked)?;
-                    (decoded.taken, decoded.payload)
+                    let mut end = start;
+                    // chunks that came together stay together: listeners do not take any number of fragments
+                    while self.start < self.buf.len() && !decoder.is_done() {
+                        let decoded = decoder.decode(&self.buf[self.start..]).map_err(BodyError::Chunked)?;
+                        let payload = self.start + decoded.payload.start..self.start + decoded.payload.end;
+                        let length = payload.len();
+                        self.buf.copy_within(payload, end);
+                        end += length;
+                        self.start += decoded.taken;
+                    }
+                    (end, decoder.is_done().then_some(0))
                 }
             };
-            let start = self.start;
-            self.start += taken;
-            if !payload.is_empty() {
-                let last = self.is_complete();
-                return Ok(Some((&self.buf[start + payload.start..start + payload.end], last)));
+            if end > start {
+                return Ok(Some((&self.buf[start..end], more)));
             }
         }
         Ok(None)

@@ -257,24 +257,27 @@ impl Upload<'_, '_> {
         if !self.taken(said.await)? {
             return Ok(false);
         }
-        let mut ended = inbound.is_complete();
-        if head.body && (ended || !prefix.is_empty()) && !self.piece(prefix, ended).await? {
+        if !head.body {
+            return Ok(true);
+        }
+        let mut more = inbound.left();
+        if (more == Some(0) || !prefix.is_empty()) && !self.piece(prefix, more).await? {
             return Ok(false);
         }
-        while head.body && !ended {
+        while more != Some(0) {
             let late = || Failure::Refused(Rejection::new(408, "The body of the request did not come in time"));
             let piece = deadline::within(self.patience, inbound.piece()).await;
-            let (piece, last) = piece.ok_or_else(late)??.unwrap_or((&[], true));
-            ended = last;
-            if !self.piece(piece, last).await? {
+            let (piece, still) = piece.ok_or_else(late)??.unwrap_or((&[], Some(0)));
+            more = still;
+            if !self.piece(piece, more).await? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    async fn piece(&self, piece: &[u8], last: bool) -> Result<bool, Failure> {
-        let said = deadline::within(self.patience, async { self.saying.lock().await.piece(piece, last).await });
+    async fn piece(&self, piece: &[u8], more: Option<u64>) -> Result<bool, Failure> {
+        let said = deadline::within(self.patience, async { self.saying.lock().await.piece(piece, more).await });
         self.taken(said.await)
     }
 

@@ -26,8 +26,12 @@ use super::handshake::{Handshake, Word};
 use super::requests::Answer;
 use crate::http;
 
-/// Bytes read at a time, and the longest fragment written.
+/// Bytes read at a time.
 const PIECE_BYTES: usize = 16 * 1024;
+
+/// The longest frame. Few and long ones, where the length is known: Microsoft's Node listeners take no more than 16,384
+/// fragments of one message. Not longer than this, because no pong fits into a frame.
+const MAX_FRAME_BYTES: u64 = 1 << 20;
 
 /// Serves a listener's handshake at a request rendezvous and hands its socket to the sender that waits.
 pub(crate) async fn meet(shared: &Shared, handshake: Handshake, target: &RequestTarget) {
@@ -58,7 +62,14 @@ impl RequestSocket {
     /// The two directions. To be taken once.
     pub(crate) fn split(&mut self) -> (Hearing<'_>, Arc<smol::lock::Mutex<Saying<'_>>>) {
         let buf = std::mem::take(&mut self.leftover);
-        let saying = Saying { half: self.connection.half(), ping: &self.ping, buf: Vec::new(), sent: 0, begun: false };
+        let saying = Saying {
+            half: self.connection.half(),
+            ping: &self.ping,
+            buf: Vec::new(),
+            sent: 0,
+            begun: false,
+            frame_left: 0,
+        };
         let saying = Arc::new(smol::lock::Mutex::new(saying));
         let hearing = Hearing {
             half: self.connection.half(),
@@ -98,6 +109,8 @@ pub(crate) struct Saying<'s> {
     sent: usize,
     /// In the middle of a binary message.
     begun: bool,
+    /// Payload bytes of the frame that has begun which have not been given yet.
+    frame_left: u64,
 }
 
 impl Saying<'_> {
@@ -110,20 +123,29 @@ impl Saying<'_> {
         self.flush().await
     }
 
-    /// Writes a piece of the one binary message; the `last` may be empty.
+    /// Writes a piece of the one binary message. `more` is how many bytes of it are still to come, if that is known; with
+    /// none to come the piece may be empty.
     ///
     /// # Errors
     /// The socket's.
-    pub(crate) async fn piece(&mut self, piece: &[u8], last: bool) -> io::Result<()> {
+    pub(crate) async fn piece(&mut self, piece: &[u8], more: Option<u64>) -> io::Result<()> {
         let mut rest = piece;
         loop {
-            let (now, later) = rest.split_at(rest.len().min(PIECE_BYTES));
-            let opcode = if self.begun { Opcode::Continuation } else { Opcode::Binary };
-            let fin = last && later.is_empty();
-            push_frame(&mut self.buf, fin, opcode, now);
-            self.begun = !fin;
-            self.flush().await?;
+            if self.frame_left == 0 {
+                let known = rest.len() as u64 + more.unwrap_or(0);
+                let length = known.min(MAX_FRAME_BYTES);
+                let opcode = if self.begun { Opcode::Continuation } else { Opcode::Binary };
+                let fin = more.is_some() && length == known;
+                push_header(&mut self.buf, fin, opcode, length);
+                self.begun = !fin;
+                self.frame_left = length;
+            }
+            let room = usize::try_from(self.frame_left).map_or(rest.len(), |left| left.min(rest.len()));
+            let (now, later) = rest.split_at(room);
+            self.buf.extend_from_slice(now);
+            self.frame_left -= now.len() as u64;
             rest = later;
+            self.flush().await?;
             if rest.is_empty() {
                 return Ok(());
             }
@@ -132,7 +154,7 @@ impl Saying<'_> {
 
     /// Whether nothing has been left unfinished.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.begun && self.buf.is_empty()
+        !self.begun && self.frame_left == 0 && self.buf.is_empty()
     }
 
     /// Writes what waits, answers to pings included. Loses nothing when dropped: the next write goes on.
@@ -144,6 +166,9 @@ impl Saying<'_> {
             self.buf.clear();
             self.sent = 0;
             self.half.flush().await?;
+            if self.frame_left > 0 {
+                return Ok(());
+            }
             let ping = self.ping.lock().unwrap_or_else(PoisonError::into_inner).take();
             let Some(payload) = ping else { return Ok(()) };
             push_frame(&mut self.buf, true, Opcode::Pong, &payload);
@@ -270,8 +295,12 @@ impl std::fmt::Display for HearingError {
 }
 
 fn push_frame(out: &mut Vec<u8>, fin: bool, opcode: Opcode, payload: &[u8]) {
-    let mut header = [0; MAX_HEADER_BYTES];
-    let length = FrameHeader { fin, opcode, mask: None, length: payload.len() as u64 }.encode(&mut header);
-    out.extend_from_slice(&header[..length]);
+    push_header(out, fin, opcode, payload.len() as u64);
     out.extend_from_slice(payload);
+}
+
+fn push_header(out: &mut Vec<u8>, fin: bool, opcode: Opcode, length: u64) {
+    let mut header = [0; MAX_HEADER_BYTES];
+    let taken = FrameHeader { fin, opcode, mask: None, length }.encode(&mut header);
+    out.extend_from_slice(&header[..taken]);
 }
