@@ -1,99 +1,15 @@
-//! Microsoft's own Node client for Hybrid Connections, unmodified, against the relay: as listener, as sender, as both.
-//! Needs `node` and `npm`; the client comes from the npm registry at the first run.
+//! Promise: Microsoft's own Node client for WebSockets, hyco-ws, works with the relay as it is: as listener, as sender, as
+//! both.
 
 #![allow(clippy::unwrap_used)]
 
 mod support;
-mod world;
-
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::LazyLock;
 
 use async_tungstenite::tungstenite::Message;
-use smol::io::{AsyncBufReadExt, BufReader, Lines};
-use smol::process::{Child, ChildStdout, Stdio};
 use smol::stream::StreamExt;
-use support::{Listener, TestRelay, certificate, closed, config, message, opened, run, start, target_of};
-use umbilical_cloud::config::{Exposure, GatewayConfig, ListenerKind, RelayChoice};
-use umbilical_cloud::gateway::Gateway;
+use support::npm::{Script, uri};
+use support::{Listener, TestRelay, closed, config, message, opened, run, start, target_of};
 use umbilical_cloud::relay::config::RelayConfig;
-
-/// A folder with the scripts and what they need.
-fn folder() -> &'static Path {
-    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop");
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop");
-        fs::create_dir_all(&folder).unwrap();
-        for entry in fs::read_dir(scripts).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
-        }
-        // npm leaves this file when it is done
-        let lock = fs::read(folder.join("package-lock.json")).unwrap();
-        let installed = folder.join("installed-package-lock.json");
-        if fs::read(&installed).ok().as_deref() != Some(&lock) {
-            let mut npm = Command::new("npm");
-            npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts"]).current_dir(&folder);
-            let output = npm.output().expect("these tests need npm: apt-get install npm");
-            assert!(output.status.success(), "npm ci failed: {}", String::from_utf8_lossy(&output.stderr));
-            fs::write(installed, lock).unwrap();
-        }
-        folder
-    });
-    &FOLDER
-}
-
-/// A script that runs, and what it tells.
-struct Script {
-    _process: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Script {
-    fn start(script: &str, arguments: &[&str]) -> Self {
-        let mut process = smol::process::Command::new("node")
-            .arg(folder().join(script))
-            .args(arguments)
-            .env("NODE_EXTRA_CA_CERTS", &certificate().file)
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("these tests need node: apt-get install nodejs");
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        Self { _process: process, lines }
-    }
-
-    /// A listener of `device` that echoes, once it is registered.
-    async fn listener(relay: &TestRelay) -> Self {
-        let mut script = Self::start("listener.js", &[&uri(relay, "device", "listen"), "listen", "key of listen"]);
-        assert_eq!(script.told().await, r#"{"event":"listening"}"#);
-        script
-    }
-
-    fn sender(relay: &TestRelay, key: &str, more: &[&str]) -> Self {
-        Self::start("sender.js", &[&[uri(relay, "device", "connect").as_str(), "send", key], more].concat())
-    }
-
-    async fn told(&mut self) -> String {
-        self.lines.next().await.expect("the script says more").unwrap()
-    }
-
-    /// What a sender tells whose every word came back.
-    async fn heard_everything(&mut self, protocol: &str) {
-        assert_eq!(self.told().await, format!(r#"{{"event":"open","protocol":"{protocol}"}}"#));
-        for bytes in [7, 100_000, 0] {
-            assert_eq!(self.told().await, format!(r#"{{"event":"message","bytes":{bytes},"same":true}}"#));
-        }
-        assert_eq!(self.told().await, r#"{"event":"close","code":4321,"reason":"that was it"}"#);
-    }
-}
-
-/// By hand: the package's own helpers know no port but 443.
-fn uri(relay: &TestRelay, path: &str, action: &str) -> String {
-    format!("wss://localhost:{}/$hc/{path}?sb-hc-action={action}", relay.address.port())
-}
 
 #[test]
 fn hyco_ws_talks_to_hyco_ws() {
@@ -102,7 +18,7 @@ fn hyco_ws_talks_to_hyco_ws() {
         let mut listener = Script::listener(&relay).await;
         for (offered, chosen) in [(&[][..], ""), (&["p1,p2"][..], "p1")] {
             Script::sender(&relay, "key of send", offered).heard_everything(chosen).await;
-            assert_eq!(listener.told().await, format!(r#"{{"event":"open","protocol":"{chosen}"}}"#));
+            assert_eq!(listener.told().await, format!(r#"{{"event":"open","protocol":"{chosen}","url":"/device"}}"#));
             assert_eq!(listener.told().await, r#"{"event":"close","code":4321,"reason":"that was it"}"#);
         }
     });
@@ -117,7 +33,7 @@ fn hyco_ws_listens_for_another_sender() {
         let (answer, mut sender) = opened(relay.send("device/suffix?a=1", &headers).await).await;
         assert_eq!(answer.header("Sec-WebSocket-Protocol"), Some("p1"));
         assert_eq!(answer.header("Sec-WebSocket-Extensions"), None);
-        assert_eq!(listener.told().await, r#"{"event":"open","protocol":"p1"}"#);
+        assert_eq!(listener.told().await, r#"{"event":"open","protocol":"p1","url":"/device/suffix?a=1"}"#);
         for said in [Message::text("hello"), Message::binary(vec![1; 1 << 20]), Message::text("")] {
             sender.send(said.clone()).await.unwrap();
             assert_eq!(message(&mut sender).await, said);
@@ -190,77 +106,110 @@ fn hyco_ws_comes_back_when_its_channel_was_closed() {
     });
 }
 
-/// An agent of `device` whose service `echo` is open to foreign senders.
-fn agent(relay: &TestRelay, foreign: &str) -> (world::Folder, world::Device) {
-    let folder = world::Folder::new();
-    folder.write("relay.pem", &fs::read_to_string(&certificate().file).unwrap());
-    folder.write("device.key", "key of listen");
-    let services = [("echo", world::echo())];
-    let device = folder.start_device("device", &(world::agent("device", relay.address, &services) + foreign));
-    (folder, device)
-}
-
-async fn listening(relay: &TestRelay) {
-    support::eventually("a listener", || relay.relay.listeners("device") == 1).await;
+#[test]
+fn hyco_ws_shows_its_token_in_the_query_and_its_listener_sees_suffix_and_query_without_it() {
+    run(async {
+        let relay = start(&config());
+        let mut listener = Script::listener(&relay).await;
+        let uri = uri(&relay, "device/sub/p%C3%A4th", "connect").replace('?', "?a=1&b=%2F&sb-hc-word&");
+        let mut sender = Script::start("sender.js", &[&uri, "send", "key of send", "", "query"]);
+        sender.heard_everything("").await;
+        let opened = listener.told().await;
+        let expected = r#"{"event":"open","protocol":"","url":"/device/sub/p%C3%A4th?a=1&b=%2F&sb-hc-word"}"#;
+        assert_eq!(opened, expected);
+    });
 }
 
 #[test]
-fn hyco_ws_reaches_the_plain_service_of_our_agent() {
+fn hyco_ws_is_refused_with_an_expired_token_as_sender_and_as_listener() {
     run(async {
         let relay = start(&config());
-        let _agent = agent(&relay, "[foreign]\nplain-service = \"echo\"\n");
-        listening(&relay).await;
-        let uri = uri(&relay, "device", "connect");
-        let mut sender = Script::start("plain-sender.js", &[&uri, "send", "key of send"]);
-        for told in [
-            r#"{"event":"open"}"#,
-            r#"{"event":"heard","bytes":1000010,"same":true}"#,
-            // it tells its own words, once the answer to them has come
-            r#"{"event":"close","code":1000,"reason":"that was it"}"#,
-        ] {
-            assert_eq!(sender.told().await, told);
+        let mut sender = Script::sender(&relay, "key of send", &["", "expired"]);
+        assert!(sender.told().await.contains("unexpected server response (401)"));
+        let uri = uri(&relay, "device", "listen");
+        let mut listener = Script::start("listener.js", &[&uri, "listen", "key of listen", "1", "-60"]);
+        let told = listener.told().await;
+        assert!(told.contains("401"), "{told}");
+        assert_eq!(relay.relay.listeners("device"), 0);
+    });
+}
+
+#[test]
+fn the_26th_hyco_ws_listener_is_refused_and_the_25_serve_on() {
+    run(async {
+        let relay = start(&config());
+        let uri = uri(&relay, "device", "listen");
+        let mut listeners = Script::start("listener.js", &[&uri, "listen", "key of listen", "25"]);
+        for _ in 0..25 {
+            assert_eq!(listeners.told().await, r#"{"event":"listening"}"#);
+        }
+        let mut one_more = Script::start("listener.js", &[&uri, "listen", "key of listen"]);
+        let told = one_more.told().await;
+        assert!(told.contains("unexpected server response (403)"), "{told}");
+        drop(one_more);
+        let token = support::token("device", "listen");
+        let refused = relay.answer("/$hc/device?sb-hc-action=listen", &[("ServiceBusAuthorization", &token)]).await;
+        assert_eq!((refused.status, refused.reason.contains("MaximumListenersPerEndpoint")), (403, true));
+        Script::sender(&relay, "key of send", &[]).heard_everything("").await;
+        assert_eq!(relay.relay.listeners("device"), 25);
+    });
+}
+
+#[test]
+fn hyco_ws_sends_messages_in_fragments() {
+    run(async {
+        let relay = start(&config());
+        let _listener = Script::listener(&relay).await;
+        Script::sender(&relay, "key of send", &["", "fragments"]).heard_everything("").await;
+    });
+}
+
+#[test]
+fn hyco_ws_sends_64_mib_in_one_message() {
+    run(async {
+        let relay = start(&config());
+        let _listener = Script::listener(&relay).await;
+        let mut sender = Script::sender(&relay, "key of send", &["", "large"]);
+        assert_eq!(sender.told().await, r#"{"event":"open","protocol":""}"#);
+        let heard = format!(r#"{{"event":"message","bytes":{},"same":true}}"#, 64 << 20);
+        assert_eq!(sender.told().await, heard);
+    });
+}
+
+#[test]
+fn close_codes_and_reasons_reach_hyco_ws_from_either_side() {
+    run(async {
+        let relay = start(&config());
+        let mut listener = Script::listener(&relay).await;
+        for (code, reason) in
+            [(1000, "Shutdown"), (1001, "away"), (1008, "policy"), (1011, "error"), (3000, "grüezi"), (4999, "x")]
+        {
+            let code_text = code.to_string();
+            let mut sender = Script::sender(&relay, "key of send", &["", "close", &code_text, reason]);
+            sender.told().await;
+            let closed = format!(r#"{{"event":"close","code":{code},"reason":"{reason}"}}"#);
+            assert_eq!(sender.told().await, closed);
+            listener.told().await;
+            assert_eq!(listener.told().await, closed);
         }
     });
 }
 
 #[test]
-fn hyco_ws_is_told_what_our_agent_speaks_when_foreign_senders_are_not_welcome() {
+fn a_hyco_ws_sender_that_has_closed_still_hears_what_its_listener_says() {
     run(async {
         let relay = start(&config());
-        let _agent = agent(&relay, "");
-        listening(&relay).await;
-        let uri = uri(&relay, "device", "connect");
-        let mut sender = Script::start("plain-sender.js", &[&uri, "send", "key of send"]);
-        assert_eq!(sender.told().await, r#"{"event":"error","message":"unexpected server response (400)"}"#);
-    });
-}
-
-#[test]
-fn our_gateway_reaches_hyco_ws_plainly() {
-    run(async {
-        let relay = start(&config());
-        let mut listener = Script::listener(&relay).await;
-        let exposure = Exposure {
-            listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
-            device: "device".into(),
-            service: "echo".into(),
-            listener: ListenerKind::Plain,
-            allow: None,
-            max_connections: None,
-        };
-        let config = GatewayConfig {
-            relay: RelayChoice::Embedded,
-            exposures: vec![exposure],
-            shape: umbilical_mux::Shape { streams: 64, replay: 256 * 1024, receive: 256 * 1024 },
-            keep_alive: support::LONG,
-            resume_for: support::LONG,
-            drain_for: std::time::Duration::ZERO,
-        };
-        let gateway = Gateway::start(world::executor(), &config, Some(&relay.relay)).unwrap();
-        let mut client = world::Client::connect(gateway.addresses()[0]).await;
-        client.round_trip(&world::pattern(10_000)).await;
-        client.finish().await;
-        assert_eq!(listener.told().await, r#"{"event":"open","protocol":""}"#);
-        assert_eq!(listener.told().await, r#"{"event":"close","code":1000,"reason":"Shutdown"}"#);
+        let mut listener = relay.listen("device").await;
+        let mut sender = Script::sender(&relay, "key of send", &["", "linger"]);
+        let mut rendezvous = relay.open(target_of(&listener.invitation().await), &[]).await.into_inner();
+        assert_eq!(sender.told().await, r#"{"event":"open","protocol":""}"#);
+        // by hand: a WebSocket library would answer the close frame at once
+        let mut close = [0; 12];
+        smol::io::AsyncReadExt::read_exact(&mut rendezvous, &mut close).await.unwrap();
+        assert_eq!(&close, b"\x88\x0a\x03\xe8Shutdown");
+        let rest = b"\x81\x84\0\0\0\0rest\x88\x85\0\0\0\0\x03\xe8bye";
+        smol::io::AsyncWriteExt::write_all(&mut rendezvous, rest).await.unwrap();
+        assert_eq!(sender.told().await, r#"{"event":"message","data":"rest"}"#);
+        assert!(sender.told().await.starts_with(r#"{"event":"close","code":1000"#));
     });
 }

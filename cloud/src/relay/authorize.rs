@@ -15,7 +15,7 @@ use crate::http::RequestHead;
 /// No token, or one that does not allow it.
 pub(crate) fn listener(entity: &Found, head: &RequestHead, target: &RequestTarget) -> Result<Grant, Rejection> {
     let token = token(head, target.token()).ok_or_else(Rejection::token_missing)?;
-    grant(entity, token, Right::Listen).map_err(|error| Rejection::token_refused(&error))
+    grant(entity, token, Right::Listen, &entity.path).map_err(|error| Rejection::token_refused(&error))
 }
 
 /// Whether this handshake may be joined with a listener. `None` if the entity lets everybody in; then a token is not
@@ -28,7 +28,7 @@ pub(crate) fn sender(entity: &Found, head: &RequestHead, target: &RequestTarget)
         return Ok(None);
     }
     let token = token(head, target.token()).ok_or_else(Rejection::token_missing)?;
-    grant(entity, token, Right::Send).map(Some).map_err(|error| Rejection::token_refused(&error))
+    grant(entity, token, Right::Send, target.path()).map(Some).map_err(|error| Rejection::token_refused(&error))
 }
 
 /// Whether this plain HTTP request may be relayed. Returns whether its `Authorization` header was the credential, which is
@@ -42,7 +42,7 @@ pub(crate) fn http_sender(entity: &Found, head: &RequestHead, target: &HttpTarge
     }
     let own = token(head, target.token());
     let token = own.or_else(|| head.header("authorization")).ok_or_else(Rejection::token_missing)?;
-    grant(entity, token, Right::Send).map_err(|error| Rejection::token_refused(&error))?;
+    grant(entity, token, Right::Send, target.path()).map_err(|error| Rejection::token_refused(&error))?;
     Ok(own.is_none())
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn http_sender(entity: &Found, head: &RequestHead, target: &HttpTarge
 /// # Errors
 /// Why not.
 pub(crate) fn renewal(entity: &Found, token: &str) -> Result<Grant, TokenError> {
-    grant(entity, token, Right::Listen)
+    grant(entity, token, Right::Listen, &entity.path)
 }
 
 /// Seconds since 1970 by this machine's clock.
@@ -63,6 +63,7 @@ fn token<'h>(head: &'h RequestHead, in_query: Option<&'h str>) -> Option<&'h str
     head.header(AUTHORIZATION_HEADER).or(in_query).filter(|token| !token.trim().is_empty())
 }
 
-fn grant(entity: &Found, token: &str, right: Right) -> Result<Grant, TokenError> {
-    authorize(token, right, &entity.path, &entity.rules, &entity.namespace_rules, now_unix())
+/// `path` is the requested one, suffix included: some senders sign for that.
+fn grant(entity: &Found, token: &str, right: Right, path: &str) -> Result<Grant, TokenError> {
+    authorize(token, right, path, &entity.rules, &entity.namespace_rules, now_unix())
 }

@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod http;
+pub(crate) mod npm;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
