@@ -352,6 +352,7 @@ fn what_has_no_body_gets_none_and_the_connection_goes_on() {
         for rendezvous in [false, true] {
             for (method, status, announced, sent) in [
                 ("HEAD", 200, true, Some(&b"not for a HEAD"[..])),
+                ("HEAD", 204, false, None),
                 ("HEAD", 200, false, None),
                 ("GET", 204, false, Some(b"")),
                 ("GET", 204, true, Some(b"no")),
@@ -369,8 +370,8 @@ fn what_has_no_body_gets_none_and_the_connection_goes_on() {
                     socket.send(Message::binary(sent.to_vec())).await.unwrap();
                 }
                 let reply = client.bare_reply().await;
-                assert_eq!((reply.status, reply.header("Transfer-Encoding")), (status, None), "{method} {status}");
-                assert_eq!(reply.header("Content-Length"), None, "{method} {status}");
+                let framed = reply.header("Transfer-Encoding").or(reply.header("Content-Length"));
+                assert_eq!((reply.status, framed.is_some()), (status, status == 200), "{method} {status}");
             }
         }
         client.request("GET", "/device", &[], b"").await;

@@ -20,7 +20,7 @@ use log::debug;
 use smol::future::{or, poll_once};
 use umbilical_link::upgrade::Upgraded;
 use umbilical_relay_protocol::{
-    ControlError, ListenerMessage, Rejection, RelayMessage, RemoteEndpoint, Request, RequestHead, Response,
+    Close, ControlError, ListenerMessage, Rejection, RelayMessage, RemoteEndpoint, Request, RequestHead, Response,
     request_address,
 };
 
@@ -230,7 +230,7 @@ async fn over_rendezvous(
     if idle && let Some(alive) = shared.alive.try_read_arc() {
         let patience = shared.deadlines().close;
         let closing = async move {
-            deadline::within(patience, socket.close()).await;
+            deadline::within(patience, socket.close(&Close::normal())).await;
             drop(alive);
         };
         shared.executor.spawn(closing).detach();

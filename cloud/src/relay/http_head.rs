@@ -56,7 +56,7 @@ pub(crate) enum Framing {
 /// How a response's body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// There is none, and its length says nothing (`HEAD`, 204, 304).
+    /// There is none, and its length says nothing.
     Absent,
     /// So many bytes.
     Length(usize),

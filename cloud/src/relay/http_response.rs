@@ -51,14 +51,18 @@ impl<'t> Outbound<'t> {
         length: Option<usize>,
         keep_alive: bool,
     ) -> io::Result<()> {
-        self.extent = match length {
-            _ if shape.head_only || matches!(response.status, 204 | 304) => Extent::Absent,
+        let bare = matches!(response.status, 204 | 304);
+        let told = match length {
+            _ if bare => Extent::Absent,
+            // what a GET would have brought; some clients end a connection on which they are told neither
+            Some(0) | None if shape.head_only && shape.reads_chunks => Extent::Chunked,
             Some(length) => Extent::Length(length),
             None if shape.reads_chunks => Extent::Chunked,
             None => Extent::ToTheEnd,
         };
+        self.extent = if shape.head_only { Extent::Absent } else { told };
         self.begun.store(true, Relaxed);
-        self.buf.extend_from_slice(&for_sender(response, &shape.host, self.extent, keep_alive));
+        self.buf.extend_from_slice(&for_sender(response, &shape.host, told, keep_alive));
         // a body that is there leaves with its head
         if matches!(length, Some(1..)) && self.extent != Extent::Absent { Ok(()) } else { self.flush().await }
     }

@@ -17,14 +17,14 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use umbilical_link::frame::{ClosePayload, FrameHeader, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, Opcode};
 use umbilical_link::pieces::{Kind, Piece, Pieces, PiecesError};
 use umbilical_link::upgrade::{Role, Upgraded};
-use umbilical_relay_protocol::{Close, MAX_MESSAGE_BYTES, RequestTarget};
+use umbilical_relay_protocol::{Close, MAX_MESSAGE_BYTES, Rejection, RequestTarget};
 
 use super::Shared;
 use super::accept::SECRET_PARAMETER;
 use super::halves::{Half, Shareable};
 use super::handshake::{Handshake, Word};
-use super::requests::Answer;
-use crate::http;
+use super::requests::{Answer, Meeting};
+use crate::{deadline, http};
 
 /// Bytes read at a time.
 const PIECE_BYTES: usize = 16 * 1024;
@@ -35,13 +35,20 @@ const MAX_FRAME_BYTES: u64 = 1 << 20;
 
 /// Serves a listener's handshake at a request rendezvous and hands its socket to the sender that waits.
 pub(crate) async fn meet(shared: &Shared, handshake: Handshake, target: &RequestTarget) {
-    let waiting = target.param(SECRET_PARAMETER).and_then(|secret| shared.requests.meet(secret));
-    let Some(waiting) = waiting else {
-        let rejection = umbilical_relay_protocol::Rejection::rendezvous_unknown();
-        return handshake.refuse(shared, rejection, Word::Regret).await;
-    };
-    if let Some(upgraded) = handshake.accept(shared, None).await {
-        waiting.answer(Answer::Met(upgraded));
+    match target.param(SECRET_PARAMETER).map_or(Meeting::Unknown, |secret| shared.requests.meet(secret)) {
+        Meeting::Waiting(waiting) => {
+            if let Some(upgraded) = handshake.accept(shared, None).await {
+                waiting.answer(Answer::Met(upgraded));
+            }
+        }
+        // a refusal would be the end of a Node listener: nobody there handles the error
+        Meeting::TooLate => {
+            if let Some(upgraded) = handshake.accept(shared, None).await {
+                let socket = RequestSocket::new(upgraded);
+                let _ = deadline::within(shared.deadlines().close, socket.close(&Close::other_side_gone())).await;
+            }
+        }
+        Meeting::Unknown => handshake.refuse(shared, Rejection::rendezvous_unknown(), Word::Regret).await,
     }
 }
 
@@ -83,12 +90,11 @@ impl RequestSocket {
         (hearing, saying)
     }
 
-    /// Says goodbye: what this socket was for is done.
+    /// Says goodbye.
     ///
     /// # Errors
     /// The socket's; it is closed all the same.
-    pub(crate) async fn close(self) -> io::Result<()> {
-        let close = Close::normal();
+    pub(crate) async fn close(self, close: &Close) -> io::Result<()> {
         let mut payload = [0; MAX_CONTROL_BYTES];
         let length = ClosePayload { code: close.code(), reason: close.reason() }.encode(&mut payload);
         let mut frame = Vec::new();

@@ -3,7 +3,7 @@
 //!
 //! Owns who waits, and which body belongs to which response. Leaves to others: sockets, deadlines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smol::channel::{Receiver, Sender, bounded};
@@ -11,6 +11,9 @@ use umbilical_link::upgrade::Upgraded;
 use umbilical_relay_protocol::Response;
 
 use super::tracking;
+
+/// Addresses that are remembered after their request has gone.
+const MAX_FORGOTTEN: usize = 1024;
 
 /// Every request that waits.
 #[derive(Default)]
@@ -24,6 +27,8 @@ struct State {
     by_id: HashMap<Arc<str>, Waiting>,
     /// Secret to id.
     rendezvous: HashMap<Arc<str>, Arc<str>>,
+    /// Secrets of requests that ended before anybody came to their rendezvous, the oldest first.
+    forgotten: VecDeque<Arc<str>>,
 }
 
 /// A request that waits, as its listener finds it. Dropped without an answer, it tells the sender that there will be none.
@@ -68,11 +73,20 @@ impl Requests {
         Ok(Question { requests: Arc::clone(self), id, secret, answers })
     }
 
-    /// Uses an address up. `None` if there is no such, or no longer.
-    pub(crate) fn meet(&self, secret: &str) -> Option<Waiting> {
+    /// Uses an address up.
+    pub(crate) fn meet(&self, secret: &str) -> Meeting {
         let mut state = self.lock();
-        let id = state.rendezvous.remove(secret)?;
-        state.by_id.remove(&id)
+        let waiting = state.rendezvous.remove(secret).and_then(|id| state.by_id.remove(&id));
+        if let Some(waiting) = waiting {
+            return Meeting::Waiting(waiting);
+        }
+        match state.forgotten.iter().position(|forgotten| **forgotten == *secret) {
+            Some(at) => {
+                state.forgotten.remove(at);
+                Meeting::TooLate
+            }
+            None => Meeting::Unknown,
+        }
     }
 
     /// The request of this id that this listener was told of.
@@ -87,6 +101,16 @@ impl Requests {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Who is at an address.
+pub(crate) enum Meeting {
+    /// A request.
+    Waiting(Waiting),
+    /// There was one.
+    TooLate,
+    /// Nobody, as far as is known.
+    Unknown,
 }
 
 impl Waiting {
@@ -114,7 +138,12 @@ impl Drop for Question {
     fn drop(&mut self) {
         let mut state = self.requests.lock();
         state.by_id.remove(&self.id);
-        state.rendezvous.remove(&self.secret);
+        if state.rendezvous.remove(&self.secret).is_some() {
+            if state.forgotten.len() == MAX_FORGOTTEN {
+                state.forgotten.pop_front();
+            }
+            state.forgotten.push_back(Arc::clone(&self.secret));
+        }
     }
 }
 
@@ -232,16 +261,27 @@ mod tests {
         let requests = Arc::new(Requests::default());
         let question = requests.open("guid").unwrap();
         question.put_to(7);
-        drop(requests.meet(&question.secret).unwrap());
+        let Meeting::Waiting(waiting) = requests.meet(&question.secret) else { panic!("nobody waits") };
+        drop(waiting);
         assert!(block_on(question.answer()).is_none());
-        assert!(requests.meet(&question.secret).is_none());
+        assert!(matches!(requests.meet(&question.secret), Meeting::Unknown));
         assert!(!Answers::new(&requests, 7).response(response(&question.id, false)).unwrap());
         let (id, secret) = (Arc::clone(&question.id), Arc::clone(&question.secret));
         drop(question);
         let question = requests.open("guid").unwrap();
-        assert!(question.id != id && requests.meet(&secret).is_none());
+        assert!(question.id != id && matches!(requests.meet(&secret), Meeting::Unknown));
         drop(question);
         let state = requests.lock();
         assert!(state.by_id.is_empty() && state.rendezvous.is_empty());
+    }
+
+    #[test]
+    fn who_comes_too_late_is_told_so_once_and_only_so_many_are_remembered() {
+        let requests = Arc::new(Requests::default());
+        let secrets: Vec<_> = (0..=MAX_FORGOTTEN).map(|_| Arc::clone(&requests.open("guid").unwrap().secret)).collect();
+        assert!(matches!(requests.meet(&secrets[0]), Meeting::Unknown));
+        assert!(matches!(requests.meet(&secrets[1]), Meeting::TooLate));
+        assert!(matches!(requests.meet(&secrets[1]), Meeting::Unknown));
+        assert_eq!(requests.lock().forgotten.len(), MAX_FORGOTTEN - 1);
     }
 }

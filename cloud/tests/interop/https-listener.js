@@ -33,19 +33,25 @@ server.on('listening', () => tell('listening'));
 server.on('error', (error) => tell('error', { message: String(error.message || error) }));
 server.listen();
 
+// The package sends nothing at all, not even a head, for an empty buffer.
+function end(res, body) {
+  if (body.length > 0) res.end(body);
+  else res.end();
+}
+
 function answer(req, body, res) {
   const [path, query] = req.url.split('?');
   tell('request', { method: req.method, url: req.url, bytes: body.length });
   switch (path.split('/').pop()) {
     case 'echo':
       res.setHeader('Content-Type', 'application/octet-stream');
-      res.end(body);
+      end(res, body);
       break;
     case 'told':
       res.end(JSON.stringify({ method: req.method, url: req.url, headers: req.headers }));
       break;
     case 'bytes':
-      res.end(Buffer.alloc(Number(query), 'a pattern of 23 bytes..'));
+      end(res, Buffer.alloc(Number(query), 'a pattern of 23 bytes..'));
       break;
     case 'parts':
       res.write('one ');

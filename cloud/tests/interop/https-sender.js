@@ -11,9 +11,9 @@ const token = https.createRelayToken(uri, keyName, key);
 
 function ask(method, path, body, chunked) {
   return new Promise((done, failed) => {
-    const target = new URL(uri + path);
     const headers = {};
-    if (how === 'query') target.searchParams.set('sb-hc-token', token);
+    let target = uri + path;
+    if (how === 'query') target += `${path.includes('?') ? '&' : '?'}sb-hc-token=${encodeURIComponent(token)}`;
     else headers.ServiceBusAuthorization = token;
     if (body && !chunked) headers['Content-Length'] = body.length;
     const request = https.request(target, { method, headers, agent }, (response) => {
