@@ -140,7 +140,7 @@ fn both_halves_become_what_they_say() {
          {EXPOSE}allow = ['10.0.0.0/8', '::1']\nmax-connections = 3\n\
          [[gateway.expose]]\nlisten = '127.0.0.1:1'\ndevice = 'd1'\nservice = 'x'\nplain = true\n\
          [[gateway.expose]]\nlisten = '127.0.0.1:2'\ndevice = 'd1'\nservice = 'x'\nplain = false\nazbridge = 'Some port'\n",
-         RELAY.replace("[relay]\n", "[relay]\nresponse-timeout = '5m'\n")
+        RELAY.replace("[relay]\n", "[relay]\nresponse-timeout = '5m'\n")
     );
     let (config, warnings) = folder.load(&text).unwrap();
     assert_eq!(

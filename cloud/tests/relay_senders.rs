@@ -378,13 +378,3 @@ fn what_is_taken_away_or_shut_down_does_not_keep_senders_waiting() {
         closing.await;
     });
 }
-
-#[test]
-fn an_http_request_is_told_that_nobody_relays_it() {
-    run(async {
-        let relay = start(&config());
-        for (target, status) in [("/device?x", 501), ("/Device/sub", 501), ("/other", 404)] {
-            assert_eq!(relay.answer(target, &[]).await.status, status, "{target}");
-        }
-    });
-}

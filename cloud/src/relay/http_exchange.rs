@@ -123,12 +123,13 @@ fn ask(
         let params = [("sb-hc-id", &*question.id), (SECRET_PARAMETER, &*question.secret)];
         let address = request_address(&listener.origin, &request.entity.path, &params);
         let head = RelayMessage::Request(Request::Head(head(request, &question, Some(address.clone()))));
-        let text = head.to_json().map_err(rejection_of)?;
+        let text = head.to_json().map_err(|error| rejection_of(&error))?;
         whole = complete && text.len() + body.len() <= MAX_CONTROL_BYTES;
         if whole {
             Ok(Notice { text, body: request.has_body().then(|| body.to_vec()) })
         } else {
-            let text = RelayMessage::Request(Request::Fetch { address }).to_json().map_err(rejection_of)?;
+            let text =
+                RelayMessage::Request(Request::Fetch { address }).to_json().map_err(|error| rejection_of(&error))?;
             Ok(Notice { text, body: None })
         }
     });
@@ -154,7 +155,7 @@ fn head(request: &Admitted, question: &Question, address: Option<String>) -> Req
     }
 }
 
-fn rejection_of(error: ControlError) -> Rejection {
+fn rejection_of(error: &ControlError) -> Rejection {
     match error {
         ControlError::TooLong { .. } => Rejection::headers_too_large(),
         _ => Rejection::internal(),
@@ -252,7 +253,7 @@ impl Upload<'_, '_> {
     /// takes no more, it may have answered already, and if not, that will show where the answer is read.
     async fn run(&self, head: &RequestHead, prefix: &[u8], inbound: &mut Inbound<'_>) -> Result<bool, Failure> {
         let text = RelayMessage::Request(Request::Head(head.clone())).to_json();
-        let text = text.map_err(|error| Failure::Refused(rejection_of(error)))?;
+        let text = text.map_err(|error| Failure::Refused(rejection_of(&error)))?;
         let said = deadline::within(self.patience, async { self.saying.lock().await.text(&text).await });
         if !self.taken(said.await)? {
             return Ok(false);
