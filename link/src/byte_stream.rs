@@ -7,7 +7,7 @@
 //! - Pings are answered while this side has not closed.
 //!
 //! Owns: both buffers, what is answered to control frames. Leaves to others: the handshake (`upgrade`), what the bytes are
-//! joined with (`bridge`), how frames become bytes (`unframe`).
+//! joined with (`bridge`), how frames are taken apart (`pieces`).
 
 use std::error::Error;
 use std::fmt;
@@ -22,8 +22,8 @@ use smol::future::FutureExt;
 use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::frame::{ClosePayload, FrameHeader, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, MaskSource, Opcode, apply_mask};
+use crate::pieces::{Piece, Pieces, PiecesError};
 use crate::transport::Transport;
-use crate::unframe::{Piece, UnframeError, Unframer};
 use crate::upgrade::{Role, Upgraded};
 
 /// The longest payload sent in one message: with its header it is one TLS record.
@@ -38,6 +38,9 @@ const OUT_BYTES: usize = MAX_HEADER_BYTES + MAX_PAYLOAD;
 /// Memory of one stream's buffers, in bytes.
 pub const BUFFER_BYTES: usize = IN_BYTES + OUT_BYTES;
 
+/// The code of a close frame that says none (RFC 6455, section 7.1.5).
+const NO_STATUS: u16 = 1005;
+
 /// How long an ended WebSocket may take to say goodbye.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
 
@@ -46,7 +49,7 @@ pub struct ByteStream {
     transport: Transport,
     role: Role,
     masks: MaskSource,
-    unframer: Unframer,
+    pieces: Pieces,
     /// `[start..ready]` bytes of the stream, `[ready..end]` bytes not looked at.
     input: Box<[u8]>,
     start: usize,
@@ -75,7 +78,7 @@ impl ByteStream {
             transport,
             role,
             masks: MaskSource::new(),
-            unframer: Unframer::new(role),
+            pieces: Pieces::new(role),
             input,
             start: 0,
             ready: 0,
@@ -148,8 +151,11 @@ impl ByteStream {
                 Some((code, _)) if is_an_end(*code) => return Poll::Ready(Ok(None)),
                 Some((code, reason)) => return Poll::Ready(Err(StreamError::Closed(*code, reason.clone()))),
             }
-            match self.unframer.next(&mut self.input[self.ready..self.end]).map_err(StreamError::Invalid)? {
-                Some((piece, taken)) => self.take(piece, taken),
+            let (taken, piece) = self.pieces.next(&mut self.input[self.ready..self.end])?;
+            let from = self.ready;
+            (self.start, self.ready) = (from + taken, from + taken);
+            match piece {
+                Some(piece) => self.take(from, piece)?,
                 None => ready!(self.poll_fill(cx))?,
             }
         }
@@ -162,19 +168,24 @@ impl ByteStream {
         self.start += count;
     }
 
-    fn take(&mut self, piece: Piece, taken: usize) {
-        let from = self.ready;
-        (self.start, self.ready) = (from + taken, from + taken);
+    /// Attends to a piece of what was taken at `from`.
+    fn take(&mut self, from: usize, piece: Piece) -> Result<(), StreamError> {
         match piece {
-            Piece::Payload(range) => self.start = from + range.start,
+            Piece::Data(_, range, _) => self.start = from + range.start,
             Piece::Ping(range) => {
                 let mut payload = [0; MAX_CONTROL_BYTES];
                 payload[..range.len()].copy_from_slice(&self.input[from + range.start..from + range.end]);
                 self.pong = Some((range.len(), payload)).filter(|_| !self.close_sent);
             }
             Piece::Pong => {}
-            Piece::Close(code, reason) => self.closed = Some((code, reason)),
+            Piece::Close(range) => {
+                let close = ClosePayload::parse(&self.input[from + range.start..from + range.end]);
+                let close = close.map_err(PiecesError::Frame)?;
+                self.closed =
+                    Some(close.map_or((NO_STATUS, String::new()), |close| (close.code, close.reason.to_owned())));
+            }
         }
+        Ok(())
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamError>> {
@@ -307,7 +318,13 @@ pub enum StreamError {
     /// The peer closed it with a code that is no orderly end: code and reason.
     Closed(u16, String),
     /// What the peer sent is no WebSocket.
-    Invalid(UnframeError),
+    Invalid(PiecesError),
+}
+
+impl From<PiecesError> for StreamError {
+    fn from(error: PiecesError) -> Self {
+        Self::Invalid(error)
+    }
 }
 
 impl fmt::Display for StreamError {

@@ -15,7 +15,6 @@
 //! | [`response`] | the bounded head of an HTTP response, for `proxy` and `upgrade` |
 //! | [`frame`] | WebSocket frame headers, masks, close payloads |
 //! | [`websocket`] | whole binary messages over an open WebSocket, in two bounded buffers |
-//! | [`unframe`] | frames become bytes, for peers that have no session |
 //! | [`byte_stream`] | a WebSocket as a stream of bytes |
 //! | [`bridge`] | such a stream joined with one port, to the end of both |
 //! | [`pieces`] | WebSocket messages of any length, piece by piece |
@@ -48,7 +47,6 @@ mod ready;
 pub mod response;
 pub mod tls;
 pub mod transport;
-pub mod unframe;
 pub mod upgrade;
 pub mod websocket;
 
