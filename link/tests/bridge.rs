@@ -375,7 +375,7 @@ fn a_peer_that_speaks_no_websocket_is_told_so_and_the_port_is_reset() {
         let World { bridge, mut peer, mut port } = world().await;
         peer.send(Opcode::Continuation, b"of nothing").await;
         let (_, close) = peer.until_close().await;
-        assert_eq!(close, b"\x03\xeaframe continues a message that was not begun");
+        assert_eq!(close, b"\x03\xeaa continuation frame where no message has begun");
         must_be_reset(&mut port).await;
         drop(peer);
         assert_eq!(bridge.await.ended.end, End::Local(ResetReason::FAILED));
