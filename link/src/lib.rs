@@ -13,6 +13,7 @@
 //! | [`read_ahead`] | fewer system calls for the bytes under TLS |
 //! | [`upgrade`] | the client's side of the WebSocket opening handshake |
 //! | [`response`] | the bounded head of an HTTP response, for `proxy` and `upgrade` |
+//! | [`body`] | where the body behind such a head ends, chunks taken apart |
 //! | [`frame`] | WebSocket frame headers, masks, close payloads |
 //! | [`websocket`] | whole binary messages over an open WebSocket, in two bounded buffers |
 //! | [`byte_stream`] | a WebSocket as a stream of bytes |
@@ -29,6 +30,7 @@
 pub mod bridge;
 pub mod byte_stream;
 pub mod chunked;
+pub mod body;
 mod clock;
 pub mod dial;
 pub mod driver;

@@ -1,0 +1,110 @@
+//! The body of a response is found however it is cut, and ends where its head says.
+
+#![allow(clippy::unwrap_used)]
+
+use proptest::prelude::*;
+use umbilical_link::body::{BodyDecoder, BodyError, Framing, MAX_SIZE_LINE, MAX_TRAILER};
+use umbilical_link::response::ResponseHead;
+
+fn framing(head: &str, method: &str) -> Result<Framing, BodyError> {
+    Framing::of(&ResponseHead::parse(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes()).unwrap(), method)
+}
+
+/// The body of `input` in pieces of `size`, what is left behind it, and whether it was complete.
+fn decode(framing: Framing, input: &[u8], size: usize) -> Result<(Vec<u8>, usize, bool), BodyError> {
+    let mut decoder = BodyDecoder::new(framing);
+    let (mut body, mut left) = (Vec::new(), input.len());
+    for mut piece in input.chunks(size) {
+        while !piece.is_empty() && !decoder.is_complete() {
+            let decoded = decoder.decode(piece)?;
+            assert!(decoded.used > 0, "no progress");
+            body.extend_from_slice(&piece[decoded.body]);
+            piece = &piece[decoded.used..];
+            left -= decoded.used;
+        }
+    }
+    Ok((body, left, decoder.is_complete()))
+}
+
+#[test]
+fn the_head_says_how_the_body_ends() {
+    for (head, method, expected) in [
+        ("200 OK\r\nContent-Length: 5", "GET", Ok(Framing::Length(5))),
+        ("200 OK\r\nContent-Length: 5, 5\r\ncontent-length: 5", "GET", Ok(Framing::Length(5))),
+        ("200 OK\r\nTransfer-Encoding: Chunked", "POST", Ok(Framing::Chunked)),
+        // both: the length is the one that is wrong
+        ("200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5", "GET", Ok(Framing::Chunked)),
+        ("200 OK", "GET", Ok(Framing::UntilClose)),
+        ("200 OK\r\nContent-Length: 5", "HEAD", Ok(Framing::None)),
+        ("204 No Content\r\nContent-Length: 5", "GET", Ok(Framing::None)),
+        ("304 Not Modified\r\nTransfer-Encoding: chunked", "GET", Ok(Framing::None)),
+        ("200 OK\r\nContent-Length: 5, 6", "GET", Err(BodyError::Length)),
+        ("200 OK\r\nContent-Length: +5", "GET", Err(BodyError::Length)),
+        ("200 OK\r\nContent-Length:", "GET", Err(BodyError::Length)),
+        ("200 OK\r\nContent-Length: 18446744073709551616", "GET", Err(BodyError::Length)),
+        ("200 OK\r\nTransfer-Encoding: gzip, chunked", "GET", Err(BodyError::Coding)),
+        ("200 OK\r\nTransfer-Encoding: gzip", "GET", Err(BodyError::Coding)),
+    ] {
+        assert_eq!(framing(head, method), expected, "{head} to {method}");
+    }
+}
+
+#[test]
+fn chunks_are_taken_apart_wherever_they_are_cut() {
+    let input = b"5\r\nhello\r\n1;name=value\r\n \r\n00005 \r\nworld\r\n0\r\nTrailer: x\r\n\r\nbehind";
+    for size in 1..=input.len() {
+        assert_eq!(decode(Framing::Chunked, input, size), Ok((b"hello world".to_vec(), 6, true)), "in {size}s");
+    }
+    let bare: Vec<u8> = input.iter().copied().filter(|byte| *byte != b'\r').collect();
+    assert_eq!(decode(Framing::Chunked, &bare, 3), Ok((b"hello world".to_vec(), 6, true)));
+}
+
+#[test]
+fn chunks_that_are_none_are_refused() {
+    let line = format!("1;{}\r\nx\r\n", "x".repeat(MAX_SIZE_LINE));
+    let trailer = format!("0\r\n{}\r\n\r\n", "x".repeat(MAX_TRAILER));
+    for input in
+        ["\r\n", "x\r\n", "-1\r\n", " 1\r\n", "0x1\r\n", "1\r\nxy\r\n", "1000000000000000\r\n", &line, &trailer]
+    {
+        assert_eq!(decode(Framing::Chunked, input.as_bytes(), 7), Err(BodyError::Chunk), "{input:.40}");
+    }
+}
+
+#[test]
+fn an_early_end_is_known_for_one() {
+    for (framing, input, expected) in [
+        (Framing::Length(3), "ab", Err(BodyError::Cut)),
+        (Framing::Length(3), "abc", Ok(())),
+        (Framing::Chunked, "3\r\nabc\r\n", Err(BodyError::Cut)),
+        (Framing::Chunked, "3\r\nabc\r\n0\r\n", Err(BodyError::Cut)),
+        (Framing::Chunked, "3\r\nabc\r\n0\r\n\r\n", Ok(())),
+        (Framing::UntilClose, "ab", Ok(())),
+        (Framing::None, "", Ok(())),
+    ] {
+        let mut decoder = BodyDecoder::new(framing);
+        let mut rest = input.as_bytes();
+        while !rest.is_empty() {
+            rest = &rest[decoder.decode(rest).unwrap().used..];
+        }
+        assert_eq!(decoder.end(), expected, "{framing:?} {input:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_was_chunked_comes_out_whole(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..200), 0..8), size in 1_usize..300) {
+        let mut input = Vec::new();
+        for piece in &pieces {
+            input.extend_from_slice(format!("{:X}\r\n", piece.len()).as_bytes());
+            input.extend_from_slice(piece);
+            input.extend_from_slice(b"\r\n");
+        }
+        input.extend_from_slice(b"0\r\n\r\n");
+        prop_assert_eq!(decode(Framing::Chunked, &input, size), Ok((pieces.concat(), 0, true)));
+    }
+
+    #[test]
+    fn anything_has_the_same_outcome_however_it_is_cut(input in prop::collection::vec(prop::sample::select(b"01aF;\r\n x".to_vec()), 0..80), size in 1_usize..20) {
+        prop_assert_eq!(decode(Framing::Chunked, &input, size), decode(Framing::Chunked, &input, 1000));
+    }
+}
