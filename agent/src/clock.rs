@@ -42,6 +42,15 @@ struct Anchor {
     uptime: Duration,
 }
 
+/// What time it is for tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenTime {
+    /// Seconds since 1970.
+    pub unix: u64,
+    /// Whether it is the relay's own time, and not only what this device believes.
+    pub is_confirmed: bool,
+}
+
 /// How far the system's clock is from the relay's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
@@ -60,9 +69,9 @@ impl Clock {
         Clock { floor: build_time(), relay: Mutex::new(None) }
     }
 
-    /// Now, for tokens: seconds since 1970.
+    /// Now, for tokens.
     #[must_use]
-    pub fn token_time(&self) -> u64 {
+    pub fn token_time(&self) -> TokenTime {
         self.token_time_at(system_time(), boot_time())
     }
 
@@ -77,8 +86,11 @@ impl Clock {
         self.learn_at(date, system_time(), boot_time())
     }
 
-    fn token_time_at(&self, system: u64, uptime: Duration) -> u64 {
-        self.relay_time(uptime).unwrap_or(system.max(self.floor))
+    fn token_time_at(&self, system: u64, uptime: Duration) -> TokenTime {
+        match self.relay_time(uptime) {
+            Some(unix) => TokenTime { unix, is_confirmed: true },
+            None => TokenTime { unix: system.max(self.floor), is_confirmed: false },
+        }
     }
 
     fn certificate_time_at(&self, system: u64, uptime: Duration) -> u64 {
@@ -150,13 +162,14 @@ mod tests {
 
     #[test]
     fn an_unset_system_clock_is_lifted_to_the_floor() {
-        assert_eq!(clock().token_time_at(17, UP), FLOOR);
+        assert_eq!(clock().token_time_at(17, UP).unix, FLOOR);
         assert_eq!(clock().certificate_time_at(17, UP), FLOOR);
     }
 
     #[test]
     fn a_set_system_clock_is_believed_until_the_relay_speaks() {
-        assert_eq!(clock().token_time_at(FLOOR + 9, UP), FLOOR + 9);
+        assert!(!clock().token_time_at(FLOOR + 9, UP).is_confirmed);
+        assert_eq!(clock().token_time_at(FLOOR + 9, UP).unix, FLOOR + 9);
         assert_eq!(clock().certificate_time_at(FLOOR + 9, UP), FLOOR + 9);
     }
 
@@ -165,9 +178,10 @@ mod tests {
         let clock = clock();
         assert_eq!(clock.learn_at(FLOOR + 5000, 17, UP), Difference::Behind(FLOOR + 5000 - 17));
         let later = UP + Duration::from_secs(60);
-        assert_eq!(clock.token_time_at(17 + 60, later), FLOOR + 5060);
-        assert_eq!(clock.token_time_at(FLOOR + 9_000_000, later), FLOOR + 5060, "the system's clock was stepped");
+        assert_eq!(clock.token_time_at(17 + 60, later).unix, FLOOR + 5060);
+        assert_eq!(clock.token_time_at(FLOOR + 9_000_000, later).unix, FLOOR + 5060, "the system's clock was stepped");
         assert_eq!(clock.certificate_time_at(17 + 60, later), FLOOR + 5060);
+        assert!(clock.token_time_at(17, later).is_confirmed);
     }
 
     #[test]
@@ -175,14 +189,14 @@ mod tests {
         let clock = clock();
         assert_eq!(clock.learn_at(FLOOR + 1000, FLOOR + 90_000, UP), Difference::Ahead(89_000));
         assert_eq!(clock.certificate_time_at(FLOOR + 90_000, UP), FLOOR + 90_000);
-        assert_eq!(clock.token_time_at(FLOOR + 90_000, UP), FLOOR + 1000);
+        assert_eq!(clock.token_time_at(FLOOR + 90_000, UP).unix, FLOOR + 1000);
     }
 
     #[test]
     fn a_relay_from_before_the_floor_is_not_followed() {
         let clock = clock();
         assert_eq!(clock.learn_at(FLOOR - 1, FLOOR + 100, UP), Difference::Ahead(101));
-        assert_eq!(clock.token_time_at(FLOOR + 100, UP), FLOOR + 100);
+        assert_eq!(clock.token_time_at(FLOOR + 100, UP).unix, FLOOR + 100);
     }
 
     #[test]

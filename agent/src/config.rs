@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use toml::de::DeValue;
 use umbilical_link::proxy::Proxy;
 use umbilical_mux::Shape;
 use umbilical_relay_protocol::RelayUrl;
@@ -31,7 +32,7 @@ use self::{
 pub use self::{
     error::{ConfigError, Problem, Warning},
     foreign::{Foreign, Welcome},
-    value::Target,
+    value::{HttpAddress, Target},
 };
 
 /// Everything the agent is told by its operator.
@@ -96,6 +97,13 @@ pub enum Auth {
         program: String,
         /// Its arguments.
         arguments: Vec<String>,
+    },
+    /// Entra ID, by the metadata service of the machine.
+    ManagedIdentity {
+        /// Which identity, for machines that have several; the machine's own when `None`.
+        client_id: Option<String>,
+        /// Where the service is; where the environment and Azure have it when `None`.
+        metadata_endpoint: Option<HttpAddress>,
     },
 }
 
@@ -268,12 +276,13 @@ fn read_relay(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Result<Relay,
     })
 }
 
-const AUTH: &str = "key-name with key-file, or token-file, or token-command";
+const AUTH: &str = "key-name with key-file, or token-file, or token-command, or managed-identity";
 
 fn read_auth(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Result<Auth, ConfigError> {
-    table.only(&["key-name", "key-file", "token-file", "token-command"])?;
+    table.only(&["key-name", "key-file", "token-file", "token-command", "managed-identity", "metadata-endpoint"])?;
     let shared_key = table.has("key-name") || table.has("key-file");
-    let ways = [shared_key, table.has("token-file"), table.has("token-command")];
+    let managed_identity = table.has("managed-identity") || table.has("metadata-endpoint");
+    let ways = [shared_key, table.has("token-file"), table.has("token-command"), managed_identity];
     match ways.iter().filter(|way| **way).count() {
         0 => return Err(table.refuse(AUTH, "none of them")),
         1 => {}
@@ -289,9 +298,23 @@ fn read_auth(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Result<Auth, C
         }
         return Ok(Auth::TokenCommand { program, arguments });
     }
+    if managed_identity {
+        return read_managed_identity(table);
+    }
     let name = table.required("key-name", "the name of a shared access key", string)?;
     let file = table.required("key-file", "the path of the file that holds the key", path)?;
     Ok(Auth::SharedKey { name: name.value, file: note_file(files, file, FileRole::Secret) })
+}
+
+fn read_managed_identity(mut table: Table<'_>) -> Result<Auth, ConfigError> {
+    let client_id =
+        table.required("managed-identity", "true, or the client id of an identity", |value| match value {
+            DeValue::Boolean(true) => Some(None),
+            value => string(value).map(Some),
+        })?;
+    let metadata_endpoint =
+        table.optional("metadata-endpoint", HttpAddress::EXPECTED, |value| HttpAddress::parse(value.as_str()?))?;
+    Ok(Auth::ManagedIdentity { client_id: client_id.value, metadata_endpoint: metadata_endpoint.map(|at| at.value) })
 }
 
 fn read_services(mut table: Table<'_>) -> Result<BTreeMap<String, Service>, ConfigError> {

@@ -1,21 +1,27 @@
 //! What the agent proves itself with: tokens, and when they must be replaced.
 //!
 //! Secrets are read from their files each time a token is needed, so that a rotated key or token is taken up without a
-//! restart; none of them appears in `Debug`, in an error or in a log.
+//! restart; none of them appears in `Debug`, in an error or in a log. Leaves to others: running the program that prints
+//! a token (`command`), asking the metadata service for one (`metadata`), when to ask (`renewal`).
+
+mod command;
+mod metadata;
 
 use std::{
     fmt, fs, io,
-    os::unix::{fs::MetadataExt, process::CommandExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
 use data_encoding::BASE64URL_NOPAD;
-use smol::{Timer, future, io::AsyncReadExt, process::Command};
 use umbilical_relay_protocol::{RelayUrl, SasToken};
 
-use crate::{config::Auth, sys::GroupKiller};
+pub use self::{
+    command::CommandError,
+    metadata::{MetadataError, MetadataService},
+};
+use crate::{clock::TokenTime, config::Auth};
 
 /// How long a token lives that the agent signs. As long as those of Microsoft's clients.
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -25,9 +31,6 @@ const UNKNOWN_LIFETIME: Duration = Duration::from_secs(50 * 60);
 
 /// A token is replaced this long before its end, at most: enough for several attempts, and for clocks that differ.
 const MARGIN: Duration = Duration::from_secs(300);
-
-/// How long a `token-command` may take.
-const COMMAND_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Longest token or key in bytes. Tokens travel in a header.
 const LONGEST: usize = 16 * 1024;
@@ -52,35 +55,48 @@ impl Credentials {
         Credentials { lifetime, ..self }
     }
 
-    /// A fresh token at `now`, in Unix seconds.
+    /// A fresh token at `now`. One that is over by a clock that no relay has confirmed is given all the same: the relay
+    /// will judge it, and tell its time.
     ///
     /// # Errors
-    /// The file or program gave none that is good now.
-    pub async fn token(&self, now: u64) -> Result<Token, CredentialsError> {
+    /// The file, the program or the metadata service gave none that is good now.
+    pub async fn token(&self, now: TokenTime) -> Result<Token, CredentialsError> {
         let stamp = self.file_stamp();
+        let TokenTime { unix, is_confirmed } = now;
         let token = match &self.auth {
             Auth::SharedKey { name, file } => {
                 let key = read_secret(file)?;
-                let expires = now + self.lifetime.as_secs();
+                let expires = unix + self.lifetime.as_secs();
                 let text = SasToken::sign(&self.resource, name, key.as_bytes(), expires);
                 Token { text, expires: Some(expires), stamp }
             }
             Auth::TokenFile(file) => Token::of(read_secret(file)?, stamp),
-            Auth::TokenCommand { program, arguments } => Token::of(run(program, arguments).await?, stamp),
+            Auth::TokenCommand { program, arguments } => {
+                let output = command::run(program, arguments).await.map_err(CredentialsError::Command)?;
+                Token::of(one_line(output, || self.origin())?, stamp)
+            }
+            Auth::ManagedIdentity { client_id, metadata_endpoint } => {
+                let asked = async {
+                    MetadataService::find(metadata_endpoint.as_ref())?.fetch(client_id.as_deref(), unix).await
+                };
+                let (text, expires) = asked.await.map_err(CredentialsError::Metadata)?;
+                let token = Token::of(one_line(text.into_bytes(), || self.origin())?, stamp);
+                Token { expires: expires.or(token.expires), ..token }
+            }
         };
         match token.expires {
-            Some(expires) if expires <= now => {
-                Err(CredentialsError::Expired { origin: self.origin(), seconds_ago: now - expires })
+            Some(expires) if expires <= unix && is_confirmed => {
+                Err(CredentialsError::Expired { origin: self.origin(), seconds_ago: unix - expires })
             }
             _ => Ok(token),
         }
     }
 
-    /// When `token` is to be replaced, counted from `now` in Unix seconds. `None`: when its file changes.
+    /// When `token` is to be replaced, counted from `now`. `None`: when its file changes.
     #[must_use]
-    pub fn replace_in(&self, token: &Token, now: u64) -> Option<Duration> {
+    pub fn replace_in(&self, token: &Token, now: TokenTime) -> Option<Duration> {
         match (token.expires, &self.auth) {
-            (Some(expires), _) => Some(renewal(Duration::from_secs(expires.saturating_sub(now)))),
+            (Some(expires), _) => Some(renewal(Duration::from_secs(expires.saturating_sub(now.unix)))),
             (None, Auth::TokenFile(_)) => None,
             (None, _) => Some(UNKNOWN_LIFETIME),
         }
@@ -91,7 +107,7 @@ impl Credentials {
     pub fn file_stamp(&self) -> Option<FileStamp> {
         match &self.auth {
             Auth::TokenFile(file) => Some(FileStamp::of(file)),
-            Auth::SharedKey { .. } | Auth::TokenCommand { .. } => None,
+            Auth::SharedKey { .. } | Auth::TokenCommand { .. } | Auth::ManagedIdentity { .. } => None,
         }
     }
 
@@ -102,6 +118,8 @@ impl Credentials {
             Auth::SharedKey { name, file } => Origin::Key { name: name.clone(), file: file.clone() },
             Auth::TokenFile(file) => Origin::File(file.clone()),
             Auth::TokenCommand { program, .. } => Origin::Command(program.clone()),
+            Auth::ManagedIdentity { client_id: None, .. } => Origin::SystemIdentity,
+            Auth::ManagedIdentity { client_id: Some(id), .. } => Origin::UserIdentity(id.clone()),
         }
     }
 }
@@ -178,6 +196,10 @@ pub enum Origin {
     File(PathBuf),
     /// A program that prints one; without its arguments, which may hold secrets.
     Command(String),
+    /// Entra ID, for the identity of this machine.
+    SystemIdentity,
+    /// Entra ID, for the identity with this client id.
+    UserIdentity(String),
 }
 
 impl fmt::Display for Origin {
@@ -186,6 +208,8 @@ impl fmt::Display for Origin {
             Origin::Key { name, file } => write!(f, "key {name:?} from {}", file.display()),
             Origin::File(file) => write!(f, "token from {}", file.display()),
             Origin::Command(program) => write!(f, "token of {program}"),
+            Origin::SystemIdentity => f.write_str("token of this machine's managed identity"),
+            Origin::UserIdentity(client_id) => write!(f, "token of the managed identity {client_id}"),
         }
     }
 }
@@ -206,25 +230,10 @@ pub enum CredentialsError {
         /// Where it came from.
         origin: Origin,
     },
-    /// The token program can't be started or read.
-    Command {
-        /// The program.
-        program: String,
-        /// The kernel's reason.
-        error: io::Error,
-    },
-    /// The token program failed.
-    CommandFailed {
-        /// The program.
-        program: String,
-        /// How it ended.
-        status: ExitStatus,
-    },
-    /// The token program took too long and was killed.
-    CommandSlow {
-        /// The program.
-        program: String,
-    },
+    /// The token program gave none.
+    Command(CommandError),
+    /// The metadata service gave none.
+    Metadata(MetadataError),
     /// The token is over.
     Expired {
         /// Where it came from.
@@ -241,11 +250,8 @@ impl fmt::Display for CredentialsError {
             CredentialsError::Malformed { origin } => {
                 write!(f, "{origin} is not usable: expected one line of at most {LONGEST} bytes")
             }
-            CredentialsError::Command { program, error } => write!(f, "can't run {program}: {error}"),
-            CredentialsError::CommandFailed { program, status } => write!(f, "{program} gave no token: {status}"),
-            CredentialsError::CommandSlow { program } => {
-                write!(f, "{program} gave no token within {} s and was killed", COMMAND_DEADLINE.as_secs())
-            }
+            CredentialsError::Command(error) => error.fmt(f),
+            CredentialsError::Metadata(error) => error.fmt(f),
             CredentialsError::Expired { origin, seconds_ago } => {
                 write!(f, "{origin} expired {seconds_ago} s ago; provide a fresh one, or check this device's clock")
             }
@@ -274,41 +280,6 @@ fn one_line(text: Vec<u8>, origin: impl FnOnce() -> Origin) -> Result<String, Cr
     }
 }
 
-async fn run(program: &str, arguments: &[String]) -> Result<String, CredentialsError> {
-    let failed = |error| CredentialsError::Command { program: program.to_owned(), error };
-    let mut in_group = std::process::Command::new(program);
-    in_group.process_group(0);
-    let mut child = Command::from(in_group)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
-    // a script that hangs usually hangs in a program of its own
-    let killer = GroupKiller::new(child.id());
-    let answer = async {
-        let mut output = Vec::new();
-        if let Some(stdout) = child.stdout.take() {
-            stdout.take(LONGEST as u64 + 1).read_to_end(&mut output).await.map_err(failed)?;
-        }
-        if output.len() > LONGEST {
-            return Err(CredentialsError::Malformed { origin: Origin::Command(program.to_owned()) });
-        }
-        let status = child.status().await.map_err(failed)?;
-        killer.disarm();
-        match status {
-            status if status.success() => one_line(output, || Origin::Command(program.to_owned())),
-            status => Err(CredentialsError::CommandFailed { program: program.to_owned(), status }),
-        }
-    };
-    let deadline = async {
-        Timer::after(COMMAND_DEADLINE).await;
-        Err(CredentialsError::CommandSlow { program: program.to_owned() })
-    };
-    future::or(answer, deadline).await
-}
-
 /// The `exp` claim of a JSON web token (RFC 7519, section 4.1.4), with or without `Bearer` in front. It is not verified:
 /// whoever issued it may lie to us about when we should come back.
 fn bearer_expiry(text: &str) -> Option<u64> {
@@ -331,7 +302,7 @@ mod tests {
 
     fn token_of(auth: &Auth) -> Result<Token, CredentialsError> {
         let url = RelayUrl::parse("sb://contoso.servicebus.windows.net/gateway-0042").unwrap();
-        smol::block_on(Credentials::new(auth, &url).token(NOW))
+        smol::block_on(Credentials::new(auth, &url).token(TokenTime { unix: NOW, is_confirmed: true }))
     }
 
     fn command(script: &str) -> Auth {
@@ -394,7 +365,7 @@ mod tests {
             (Auth::TokenFile(old.clone()), format!("token from {} expired 10 s ago", old.display())),
             (command("exit 3"), "/bin/sh gave no token: exit status: 3".to_owned()),
             (command("true"), "token of /bin/sh is not usable: expected one line".to_owned()),
-            (command("yes"), "token of /bin/sh is not usable".to_owned()),
+            (command("yes"), "/bin/sh printed more than the 16384 bytes".to_owned()),
             (
                 Auth::TokenCommand { program: "/nonexistent/program".into(), arguments: vec![] },
                 "can't run /nonexistent/program: No such file".to_owned(),
@@ -410,35 +381,14 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_is_given_up_leaves_nothing_behind() {
-        let file = file_with("left-behind", "");
-        let script = format!("sleep 1000 & echo $! > {}; wait", file.display());
-        let started = async {
-            loop {
-                if let Ok(id) = fs::read_to_string(&file).unwrap().trim().parse::<u32>() {
-                    return id;
-                }
-                future::yield_now().await;
-            }
-        };
+    fn a_token_that_only_an_unsure_clock_calls_old_is_for_the_relay_to_judge() {
+        let file = file_with("unsure", &SasToken::sign("http://x/", "k", b"key", NOW - 10));
         let url = RelayUrl::parse("wss://relay/x").unwrap();
-        let credentials = Credentials::new(&command(&script), &url);
-        let abandoned = async {
-            credentials.token(NOW).await.unwrap();
-            unreachable!("it waits");
-        };
-        let id = smol::block_on(future::or(started, abandoned));
+        let credentials = Credentials::new(&Auth::TokenFile(file.clone()), &url);
+        let token_at = |is_confirmed| smol::block_on(credentials.token(TokenTime { unix: NOW, is_confirmed }));
+        assert_eq!(token_at(false).unwrap().expires(), Some(NOW - 10));
+        assert!(token_at(true).unwrap_err().to_string().contains("expired 10 s ago"));
         fs::remove_file(file).unwrap();
-        // killed: gone, or a zombie until its new parent looks
-        let lives = || {
-            let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-            stat.contains("(sleep)") && !stat.contains("(sleep) Z")
-        };
-        let patience = std::time::Instant::now() + Duration::from_secs(10);
-        while lives() {
-            assert!(std::time::Instant::now() < patience, "process {id} is still there");
-            std::thread::yield_now();
-        }
     }
 
     #[test]

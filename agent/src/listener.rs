@@ -125,7 +125,7 @@ impl Listener {
             }
             Err(OpenError::Upgrade(UpgradeError::Refused { status, reason, retry_after, date })) => {
                 let clock = date.map(|date| self.clock.learn(date).to_string());
-                let misdated = self.clock.token_time().abs_diff(dated) > MISDATED;
+                let misdated = self.clock.token_time().unix.abs_diff(dated.unix) > MISDATED;
                 Err(Failure::Refused(Refusal { status, reason, retry_after, clock, misdated }))
             }
             Err(error) => Err(Failure::NotOpened(error)),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use umbilical_agent::config::{
-    Auth, Config, Foreign, KeepAliveFrame, Memory, ProxyChoice, Session, Target, Warning, Welcome,
+    Auth, Config, Foreign, HttpAddress, KeepAliveFrame, Memory, ProxyChoice, Session, Target, Warning, Welcome,
 };
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/agent.toml");
@@ -38,7 +38,15 @@ fn the_example_is_a_configuration() {
 #[test]
 fn what_the_example_comments_out_is_the_default() {
     let text = fs::read_to_string(EXAMPLE).unwrap();
-    let examples_only = ["#ca-file", "#proxy", "#token-file", "#token-command", "#plain-service"];
+    let examples_only = [
+        "#ca-file",
+        "#proxy",
+        "#token-file",
+        "#token-command",
+        "#managed-identity",
+        "#metadata-endpoint",
+        "#plain-service",
+    ];
     const DEFAULTS: usize = 10;
     let mut defaults = 0;
     let spelt_out: String = text
@@ -113,7 +121,7 @@ fn every_value_arrives_where_it_belongs() {
 
 #[test]
 fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
-    const AUTH: &str = "key-name with key-file, or token-file, or token-command";
+    const AUTH: &str = "key-name with key-file, or token-file, or token-command, or managed-identity";
     let with = |lines: &str| format!("{LEAST}{lines}");
     let faults = [
         // what is not TOML
@@ -235,7 +243,7 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
              \"socks5://***@proxy:1080\""
                 .to_owned(),
         ),
-        // the three ways to prove oneself
+        // the ways to prove oneself
         (
             "[relay]\nurl = 'wss://h/n'\n[relay.auth]".to_owned(),
             format!("agent.toml:3: `relay.auth`: expected {AUTH}, found none of them"),
@@ -262,10 +270,45 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
             "agent.toml:4: `relay.auth.token-command`: expected a list of a program and its arguments, found an array"
                 .to_owned(),
         ),
+        (
+            with_identity("managed-identity = false"),
+            "agent.toml:3: `relay.auth.managed-identity`: expected true, or the client id of an identity, found false"
+                .to_owned(),
+        ),
+        (
+            with_identity("metadata-endpoint = 'http://h'"),
+            "agent.toml:2: `relay.auth.managed-identity` is missing, expected true, or the client id of an identity"
+                .to_owned(),
+        ),
+        (
+            with_identity("managed-identity = true\nmetadata-endpoint = 'https://h'"),
+            "agent.toml:4: `relay.auth.metadata-endpoint`: expected http://HOST[:PORT][/PATH], found \"https://h\"".to_owned(),
+        ),
+        (
+            with_identity("managed-identity = true\ntoken-file = 'f'"),
+            format!("agent.toml:2: `relay.auth`: expected {AUTH}, found more than one of them"),
+        ),
     ];
     for (text, expected) in faults {
         assert_eq!(parse_error(&text), expected, "{text}");
     }
+}
+
+fn with_identity(lines: &str) -> String {
+    format!("relay.url = 'wss://h/n'\n[relay.auth]\n{lines}")
+}
+
+#[test]
+fn an_identity_is_this_machines_own_or_one_by_its_client_id() {
+    let auth = |lines: &str| parse(&with_identity(lines)).unwrap().relay.auth;
+    assert_eq!(auth("managed-identity = true"), Auth::ManagedIdentity { client_id: None, metadata_endpoint: None });
+    assert_eq!(
+        auth("managed-identity = '0000-11'\nmetadata-endpoint = 'http://localhost:40342'"),
+        Auth::ManagedIdentity {
+            client_id: Some("0000-11".into()),
+            metadata_endpoint: HttpAddress::parse("http://localhost:40342")
+        }
+    );
 }
 
 fn target_error(found: &str) -> String {

@@ -219,6 +219,47 @@ fn a_renewal_that_fails_is_one_warning_and_tried_again_when_the_file_has_changed
 }
 
 #[test]
+fn a_token_that_is_over_by_a_clock_that_is_ahead_is_tried_and_judged_by_the_relays_time() {
+    let ends = now() - 100;
+    let token = SasToken::sign("http://127.0.0.1/", KEY_NAME, KEY.as_bytes(), ends);
+    let setting = Setting::with(|files| Auth::TokenFile(files.write("token", &token)));
+    setting.run(async |setting, _stopper| {
+        // by the relay's clock it is good
+        let date = date(ends - 1000);
+        setting.relay.handshake().await.refuse("503 Busy", &date).await;
+        assert_eq!(setting.relay.handshake().await.token(), token);
+    });
+    let setting = Setting::with(|files| Auth::TokenFile(files.write("token", &token)));
+    setting.run(async |setting, _stopper| {
+        // by the relay's clock it is over: it is not tried again
+        let date = date(ends + 1000);
+        setting.relay.handshake().await.refuse("401 The token has expired", &date).await;
+        logs::line(Level::Warn, "expired 10").await;
+    });
+}
+
+#[test]
+fn what_a_token_command_complains_is_in_the_log_and_its_token_is_not() {
+    let setting = Setting::with(|_| {
+        let script = "set -x; T=sesame-open-up; echo $T";
+        Auth::TokenCommand { program: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()] }
+    });
+    setting.run(async |setting, _stopper| {
+        let _control = setting.relay.listener_with("sesame-open-up").await;
+        logs::line(Level::Info, "/bin/sh says: + echo ***").await;
+        assert!(!logs::all().contains("sesame"), "{}", logs::all());
+    });
+    let setting = Setting::with(|_| {
+        let script = "echo no vault here >&2; exit 7";
+        Auth::TokenCommand { program: "/bin/sh".into(), arguments: vec!["-c".into(), script.into()] }
+    });
+    setting.run(async |_setting, _stopper| {
+        logs::line(Level::Warn, "/bin/sh says: no vault here").await;
+        logs::line(Level::Warn, "/bin/sh gave no token: exit status: 7").await;
+    });
+}
+
+#[test]
 fn senders_are_reported_while_a_token_is_being_fetched() {
     let mut setting = Setting::with(|files| {
         let first = SasToken::sign("http://127.0.0.1/", KEY_NAME, KEY.as_bytes(), now() + 2);
@@ -318,6 +359,16 @@ fn a_token_dated_by_a_wrong_clock_is_tried_again_at_once_with_the_relays_time_an
             .await;
         logs::line(Level::Warn, " s behind the relay's; next try in 30.0 s").await;
     });
+}
+
+/// A `Date` field, by the program that everybody has.
+fn date(unix: u64) -> String {
+    let output = std::process::Command::new("date")
+        .env("LC_ALL", "C")
+        .args(["-u", "-d", &format!("@{unix}"), "+Date: %a, %d %b %Y %H:%M:%S GMT\r"])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
 }
 
 fn handshake_expired(token: &str) -> String {

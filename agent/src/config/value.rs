@@ -58,6 +58,50 @@ impl fmt::Display for Target {
     }
 }
 
+/// `http://HOST[:PORT][/PATH]`: a service of this machine or its host, asked without TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpAddress {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// 1 to 65535.
+    pub port: u16,
+    /// Begins with `/`, and has no query.
+    pub path: String,
+}
+
+impl HttpAddress {
+    /// What `parse` reads, for error texts.
+    pub const EXPECTED: &'static str = "http://HOST[:PORT][/PATH]";
+
+    /// Reads an address; `None` if it is not as [`HttpAddress::EXPECTED`] says.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<HttpAddress> {
+        let rest = text.strip_prefix("http://")?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let has_port = authority.rfind(':') > authority.rfind(']');
+        let Target::Tcp { host, port } =
+            Target::parse(&format!("tcp:{authority}{}", if has_port { "" } else { ":80" }))?
+        else {
+            return None;
+        };
+        let is_path = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#'));
+        is_path.then(|| HttpAddress { host, port, path: if path.is_empty() { "/".into() } else { path.into() } })
+    }
+
+    /// Value of the `Host` header.
+    #[must_use]
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == 80 { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+impl fmt::Display for HttpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}{}", self.authority(), self.path)
+    }
+}
+
 fn is_host(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
 }
@@ -164,6 +208,27 @@ mod tests {
             "TCP:host:22",
         ] {
             assert_eq!(Target::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_http_address_is_shown_as_it_is_written() {
+        for text in ["http://169.254.169.254/", "http://localhost:40342/a/b", "http://[::1]/", "http://[::1]:8080/x"] {
+            assert_eq!(HttpAddress::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(HttpAddress::parse("http://h").unwrap().path, "/");
+        for text in [
+            "",
+            "http://",
+            "https://h",
+            "http://h:0",
+            "http://h:",
+            "http://h/a?b",
+            "http://h/\u{20}",
+            "http://::1",
+            "h",
+        ] {
+            assert_eq!(HttpAddress::parse(text), None, "{text:?}");
         }
     }
 

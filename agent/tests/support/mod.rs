@@ -6,6 +6,7 @@ pub mod files;
 pub mod logs;
 pub mod program;
 pub mod relay;
+pub mod service;
 pub mod world;
 
 use std::{future::Future, time::Duration};
