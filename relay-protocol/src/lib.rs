@@ -13,6 +13,7 @@
 //! | `http_target.rs` | the same of a plain HTTP request; request addresses |
 //! | `token.rs` | shared access signatures: sign, verify |
 //! | `authorization.rs` | keys, rules, rights: is this token good for this |
+//! | `connection_string.rs` | a relay's address and a key in one line |
 //! | `rejection.rs` | refused handshakes: status and reason |
 //! | `control.rs`, `control/fields.rs` | messages on the control channel, and reading their members |
 //! | `headers.rs` | HTTP headers inside those messages |
@@ -23,6 +24,7 @@
 mod address;
 mod authorization;
 mod close;
+mod connection_string;
 mod control;
 mod headers;
 mod http_target;
@@ -35,6 +37,7 @@ mod token;
 pub use address::{AddressError, MAX_LISTENERS, RENDEZVOUS_VALIDITY, RelayUrl, Rendezvous};
 pub use authorization::{Grant, Key, Right, Rights, Rule, authorize};
 pub use close::Close;
+pub use connection_string::{ConnectionString, ConnectionStringError, Credential};
 pub use control::{
     Accept, ControlError, ListenerMessage, MAX_MESSAGE_BYTES, RelayMessage, RemoteEndpoint, Request, RequestHead,
     Response,
