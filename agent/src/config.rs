@@ -8,6 +8,7 @@
 mod document;
 mod error;
 mod foreign;
+mod relay;
 mod value;
 
 use std::{
@@ -20,14 +21,14 @@ use std::{
     time::Duration,
 };
 
-use toml::de::DeValue;
 use umbilical_link::proxy::Proxy;
 use umbilical_mux::Shape;
 use umbilical_relay_protocol::RelayUrl;
 
 use self::{
     document::{At, Table},
-    value::{command, count, duration, path, size, string},
+    relay::read_relay,
+    value::{count, duration, size},
 };
 pub use self::{
     error::{ConfigError, Problem, Warning},
@@ -105,6 +106,8 @@ pub enum Auth {
         /// Where the service is; where the environment and Azure have it when `None`.
         metadata_endpoint: Option<HttpAddress>,
     },
+    /// A file that holds a connection string, with a key or a ready token in it.
+    ConnectionString(PathBuf),
 }
 
 /// `keep-alive-frame` of `[relay]`
@@ -169,10 +172,6 @@ impl Default for Session {
     }
 }
 
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
-/// `keep-alive = "metered"`: just below the four minutes after which load balancers forget an idle connection.
-const METERED: Duration = Duration::from_secs(210);
-const KEEP_ALIVES: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(230);
 const WAITS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
 /// A replay ring holds at least one record of the greatest length.
 const REPLAY: RangeInclusive<usize> = 16 * 1024..=64 * 1024 * 1024;
@@ -214,7 +213,7 @@ impl Config {
         Ok((config, warnings))
     }
 
-    /// Reads `text` alone and leaves alone the files it names; `file` only appears in errors.
+    /// Reads `text`, and of the files it names only a connection string; `file` only appears in errors.
     ///
     /// # Errors
     /// The first fault found, with its line.
@@ -229,92 +228,13 @@ fn read_document(file: &Path, text: &str) -> Result<(Config, Vec<NamedFile>), Co
     let mut files = Vec::new();
     let relay = match root.table("relay")? {
         Some(table) => read_relay(table, &mut files)?,
-        None => return Err(root.missing("relay", "a table with url and auth")),
+        None => return Err(root.missing("relay", "a table with url and auth, or with connection-string-file")),
     };
     let services = root.table("services")?.map(read_services).transpose()?.unwrap_or_default();
     let foreign = root.table("foreign")?.map(|table| foreign::read(table, &services)).transpose()?.unwrap_or_default();
     let memory = root.table("memory")?.map(read_memory).transpose()?.unwrap_or_default();
     let session = root.table("session")?.map(read_session).transpose()?.unwrap_or_default();
     Ok((Config { relay, services, foreign, memory, session }, files))
-}
-
-fn read_relay(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Result<Relay, ConfigError> {
-    table.only(&["url", "ca-file", "proxy", "keep-alive", "keep-alive-frame", "auth"])?;
-    let url = table.required("url", "wss://HOST/NAME or sb://NAMESPACE.servicebus.windows.net/NAME", |value| {
-        RelayUrl::parse(value.as_str()?).ok().filter(|url| !url.path().is_empty())
-    })?;
-    let ca_file = table.optional("ca-file", "a path", path)?;
-    let proxy =
-        table.optional("proxy", "http://[USER:PASSWORD@]HOST:PORT or \"none\"", |value| match value.as_str()? {
-            "none" => Some(ProxyChoice::None),
-            address => Proxy::parse(address).ok().map(ProxyChoice::Address),
-        })?;
-    let keep_alive =
-        table.optional("keep-alive", "5s to 230s, such as \"60s\", or \"metered\"", |value| {
-            match value.as_str()? {
-                "metered" => Some(METERED),
-                _ => duration(value, &KEEP_ALIVES),
-            }
-        })?;
-    let keep_alive_frame =
-        table.optional("keep-alive-frame", "\"pong\" or \"ping\"", |value| match value.as_str()? {
-            "pong" => Some(KeepAliveFrame::Pong),
-            "ping" => Some(KeepAliveFrame::Ping),
-            _ => None,
-        })?;
-    let auth = match table.table("auth")? {
-        Some(auth) => read_auth(auth, files)?,
-        None => return Err(table.missing("auth", AUTH)),
-    };
-    Ok(Relay {
-        url: url.value,
-        ca_file: ca_file.map(|at| note_file(files, at, FileRole::Certificates)),
-        proxy: proxy.map(|at| at.value).unwrap_or_default(),
-        auth,
-        keep_alive: keep_alive.map_or(KEEP_ALIVE, |at| at.value),
-        keep_alive_frame: keep_alive_frame.map(|at| at.value).unwrap_or_default(),
-    })
-}
-
-const AUTH: &str = "key-name with key-file, or token-file, or token-command, or managed-identity";
-
-fn read_auth(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Result<Auth, ConfigError> {
-    table.only(&["key-name", "key-file", "token-file", "token-command", "managed-identity", "metadata-endpoint"])?;
-    let shared_key = table.has("key-name") || table.has("key-file");
-    let managed_identity = table.has("managed-identity") || table.has("metadata-endpoint");
-    let ways = [shared_key, table.has("token-file"), table.has("token-command"), managed_identity];
-    match ways.iter().filter(|way| **way).count() {
-        0 => return Err(table.refuse(AUTH, "none of them")),
-        1 => {}
-        _ => return Err(table.refuse(AUTH, "more than one of them")),
-    }
-    if let Some(file) = table.optional("token-file", "a path", path)? {
-        return Ok(Auth::TokenFile(note_file(files, file, FileRole::Secret)));
-    }
-    let command = table.optional("token-command", "a list of a program and its arguments", command)?;
-    if let Some(At { value: (program, arguments), key, line }) = command {
-        if program.starts_with('/') {
-            files.push(NamedFile { at: At { value: PathBuf::from(&program), key, line }, role: FileRole::Program });
-        }
-        return Ok(Auth::TokenCommand { program, arguments });
-    }
-    if managed_identity {
-        return read_managed_identity(table);
-    }
-    let name = table.required("key-name", "the name of a shared access key", string)?;
-    let file = table.required("key-file", "the path of the file that holds the key", path)?;
-    Ok(Auth::SharedKey { name: name.value, file: note_file(files, file, FileRole::Secret) })
-}
-
-fn read_managed_identity(mut table: Table<'_>) -> Result<Auth, ConfigError> {
-    let client_id =
-        table.required("managed-identity", "true, or the client id of an identity", |value| match value {
-            DeValue::Boolean(true) => Some(None),
-            value => string(value).map(Some),
-        })?;
-    let metadata_endpoint =
-        table.optional("metadata-endpoint", HttpAddress::EXPECTED, |value| HttpAddress::parse(value.as_str()?))?;
-    Ok(Auth::ManagedIdentity { client_id: client_id.value, metadata_endpoint: metadata_endpoint.map(|at| at.value) })
 }
 
 fn read_services(mut table: Table<'_>) -> Result<BTreeMap<String, Service>, ConfigError> {

@@ -15,7 +15,7 @@ use std::{
 };
 
 use data_encoding::BASE64URL_NOPAD;
-use umbilical_relay_protocol::{RelayUrl, SasToken};
+use umbilical_relay_protocol::{ConnectionString, ConnectionStringError, Credential, RelayUrl, SasToken};
 
 pub use self::{
     command::CommandError,
@@ -38,7 +38,7 @@ const LONGEST: usize = 16 * 1024;
 /// Where tokens come from.
 pub struct Credentials {
     auth: Auth,
-    resource: String,
+    url: RelayUrl,
     lifetime: Duration,
 }
 
@@ -46,7 +46,7 @@ impl Credentials {
     /// Tokens for listening at `url`.
     #[must_use]
     pub fn new(auth: &Auth, url: &RelayUrl) -> Credentials {
-        Credentials { auth: auth.clone(), resource: url.resource(), lifetime: LIFETIME }
+        Credentials { auth: auth.clone(), url: url.clone(), lifetime: LIFETIME }
     }
 
     /// The same with another lifetime of the tokens that are signed here.
@@ -64,12 +64,12 @@ impl Credentials {
         let stamp = self.file_stamp();
         let TokenTime { unix, is_confirmed } = now;
         let token = match &self.auth {
-            Auth::SharedKey { name, file } => {
-                let key = read_secret(file)?;
-                let expires = unix + self.lifetime.as_secs();
-                let text = SasToken::sign(&self.resource, name, key.as_bytes(), expires);
-                Token { text, expires: Some(expires), stamp }
-            }
+            Auth::SharedKey { name, file } => self.sign(name, read_secret(file)?.as_bytes(), unix, stamp),
+            Auth::ConnectionString(file) => match self.read_connection_string(file)?.credential() {
+                Credential::SharedKey { name, key } => self.sign(name, key.as_bytes(), unix, stamp),
+                Credential::Token(text) => Token::of(text.clone(), stamp),
+                _ => return Err(CredentialsError::ConnectionStringChanged { file: file.clone() }),
+            },
             Auth::TokenFile(file) => Token::of(read_secret(file)?, stamp),
             Auth::TokenCommand { program, arguments } => {
                 let output = command::run(program, arguments).await.map_err(CredentialsError::Command)?;
@@ -92,21 +92,36 @@ impl Credentials {
         }
     }
 
+    fn sign(&self, name: &str, key: &[u8], unix: u64, stamp: Option<FileStamp>) -> Token {
+        let expires = unix + self.lifetime.as_secs();
+        let text = SasToken::sign(&self.url.resource(), name, key, expires);
+        Token { text, expires: Some(expires), stamp }
+    }
+
+    fn read_connection_string(&self, file: &Path) -> Result<ConnectionString, CredentialsError> {
+        let text = read_secret(file)?;
+        match ConnectionString::parse(&text) {
+            Ok(string) if *string.url() == self.url => Ok(string),
+            Ok(_) => Err(CredentialsError::ConnectionStringChanged { file: file.to_owned() }),
+            Err(error) => Err(CredentialsError::ConnectionString { file: file.to_owned(), error }),
+        }
+    }
+
     /// When `token` is to be replaced, counted from `now`. `None`: when its file changes.
     #[must_use]
     pub fn replace_in(&self, token: &Token, now: TokenTime) -> Option<Duration> {
         match (token.expires, &self.auth) {
             (Some(expires), _) => Some(renewal(Duration::from_secs(expires.saturating_sub(now.unix)))),
-            (None, Auth::TokenFile(_)) => None,
+            (None, Auth::TokenFile(_) | Auth::ConnectionString(_)) => None,
             (None, _) => Some(UNKNOWN_LIFETIME),
         }
     }
 
-    /// What the token file looks like now, for those who watch it for changes. `None` if there is no such file to watch.
+    /// What the file with the token looks like now, for those who watch it for changes. `None` if there is no such file to watch.
     #[must_use]
     pub fn file_stamp(&self) -> Option<FileStamp> {
         match &self.auth {
-            Auth::TokenFile(file) => Some(FileStamp::of(file)),
+            Auth::TokenFile(file) | Auth::ConnectionString(file) => Some(FileStamp::of(file)),
             Auth::SharedKey { .. } | Auth::TokenCommand { .. } | Auth::ManagedIdentity { .. } => None,
         }
     }
@@ -118,6 +133,7 @@ impl Credentials {
             Auth::SharedKey { name, file } => Origin::Key { name: name.clone(), file: file.clone() },
             Auth::TokenFile(file) => Origin::File(file.clone()),
             Auth::TokenCommand { program, .. } => Origin::Command(program.clone()),
+            Auth::ConnectionString(file) => Origin::ConnectionString(file.clone()),
             Auth::ManagedIdentity { client_id: None, .. } => Origin::SystemIdentity,
             Auth::ManagedIdentity { client_id: Some(id), .. } => Origin::UserIdentity(id.clone()),
         }
@@ -196,6 +212,8 @@ pub enum Origin {
     File(PathBuf),
     /// A program that prints one; without its arguments, which may hold secrets.
     Command(String),
+    /// A file that holds a connection string.
+    ConnectionString(PathBuf),
     /// Entra ID, for the identity of this machine.
     SystemIdentity,
     /// Entra ID, for the identity with this client id.
@@ -208,6 +226,7 @@ impl fmt::Display for Origin {
             Origin::Key { name, file } => write!(f, "key {name:?} from {}", file.display()),
             Origin::File(file) => write!(f, "token from {}", file.display()),
             Origin::Command(program) => write!(f, "token of {program}"),
+            Origin::ConnectionString(file) => write!(f, "connection string from {}", file.display()),
             Origin::SystemIdentity => f.write_str("token of this machine's managed identity"),
             Origin::UserIdentity(client_id) => write!(f, "token of the managed identity {client_id}"),
         }
@@ -230,6 +249,18 @@ pub enum CredentialsError {
         /// Where it came from.
         origin: Origin,
     },
+    /// A file that holds no usable connection string.
+    ConnectionString {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with its content.
+        error: ConnectionStringError,
+    },
+    /// A connection string that is for another relay than it was, or has neither a key nor a token any more.
+    ConnectionStringChanged {
+        /// The file.
+        file: PathBuf,
+    },
     /// The token program gave none.
     Command(CommandError),
     /// The metadata service gave none.
@@ -250,6 +281,13 @@ impl fmt::Display for CredentialsError {
             CredentialsError::Malformed { origin } => {
                 write!(f, "{origin} is not usable: expected one line of at most {LONGEST} bytes")
             }
+            CredentialsError::ConnectionString { file, error } => write!(f, "{}: {error}", file.display()),
+            CredentialsError::ConnectionStringChanged { file } => write!(
+                f,
+                "{}: the connection string is for another relay now, or without a key: have the configuration read again \
+                 (SIGHUP)",
+                file.display()
+            ),
             CredentialsError::Command(error) => error.fmt(f),
             CredentialsError::Metadata(error) => error.fmt(f),
             CredentialsError::Expired { origin, seconds_ago } => {

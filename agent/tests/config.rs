@@ -39,6 +39,7 @@ fn the_example_is_a_configuration() {
 fn what_the_example_comments_out_is_the_default() {
     let text = fs::read_to_string(EXAMPLE).unwrap();
     let examples_only = [
+        "#connection-string-file",
         "#ca-file",
         "#proxy",
         "#token-file",
@@ -48,6 +49,8 @@ fn what_the_example_comments_out_is_the_default() {
         "#plain-service",
     ];
     const DEFAULTS: usize = 10;
+    ];
+    const DEFAULTS: usize = 8;
     let mut defaults = 0;
     let spelt_out: String = text
         .lines()
@@ -128,7 +131,7 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         ("relay = [".to_owned(), "agent.toml:1: not valid TOML: unclosed array, expected `]`".to_owned()),
         (with("a = 1\na = 2"), "agent.toml:5: not valid TOML: duplicate key".to_owned()),
         // keys
-        (String::new(), "agent.toml: `relay` is missing, expected a table with url and auth".to_owned()),
+        (String::new(), "agent.toml: `relay` is missing, expected a table with url and auth, or with connection-string-file".to_owned()),
         (
             with("[memmory]"),
             "agent.toml:4: unknown key `memmory` at the top level, expected relay, services, foreign, memory or session".to_owned(),
@@ -309,6 +312,46 @@ fn an_identity_is_this_machines_own_or_one_by_its_client_id() {
             metadata_endpoint: HttpAddress::parse("http://localhost:40342")
         }
     );
+}
+
+#[test]
+fn a_connection_string_stands_for_url_and_auth() {
+    let directory = std::env::temp_dir().join(format!("umbilical-connection-string-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let [file, string] = ["agent.toml", "connection-string"].map(|name| directory.join(name));
+    let load = |content: &str, lines: &str| {
+        fs::write(&string, content).unwrap();
+        fs::set_permissions(&string, fs::Permissions::from_mode(0o600)).unwrap();
+        let text = format!("[services]\n[relay]\nconnection-string-file = '{}'\n{lines}\n", string.display());
+        fs::write(&file, text).unwrap();
+        Config::load(&file).map(|(config, _)| config.relay).map_err(|error| error.to_string())
+    };
+    let relay =
+        load("Endpoint=sb://ns/;SharedAccessKeyName=k;SharedAccessKey=top-secret=;EntityPath=gateway\n", "").unwrap();
+    assert_eq!(relay.url.to_string(), "wss://ns/gateway");
+    assert_eq!(relay.auth, Auth::ConnectionString(string.clone()));
+    let relay = load("Endpoint=sb://ns/;SharedAccessSignature=top-secret;EntityPath=gateway", "").unwrap();
+    assert_eq!(relay.auth, Auth::ConnectionString(string.clone()));
+    let relay = load("Endpoint=sb://ns/;Authentication=Managed Identity;EntityPath=gateway", "").unwrap();
+    assert_eq!(relay.auth, Auth::ManagedIdentity { client_id: None, metadata_endpoint: None });
+
+    let at = format!("{}:3: `relay.connection-string-file`: {}: ", file.display(), string.display());
+    for (content, fault) in [
+        ("Endpoint=sb://ns/;SharedAccessKeyName=k;SharedAccessKey=top-secret", "lacks EntityPath"),
+        ("Endpoint=sb://ns/;EntityPath=gateway", "lacks SharedAccessKeyName"),
+        ("SharedAccessKeyName=k;SharedAccessKey=top-secret", "lacks Endpoint"),
+        ("top-secret", "has a part without `=`, expected NAME=VALUE;NAME=VALUE"),
+    ] {
+        assert_eq!(load(content, "").unwrap_err(), format!("{at}the connection string {fault}"));
+    }
+    let both = load("Endpoint=sb://ns/", "url = 'wss://h/n'").unwrap_err();
+    let expected = "`relay`: expected connection-string-file alone, or url with auth, found both";
+    assert_eq!(both, format!("{}:2: {expected}", file.display()));
+    load("Endpoint=sb://ns/", "").unwrap_err();
+    fs::remove_file(&string).unwrap();
+    let absent = Config::load(&file).unwrap_err().to_string();
+    assert!(absent.contains(":3: `relay.connection-string-file`: can't read "), "{absent}");
+    fs::remove_dir_all(directory).unwrap();
 }
 
 fn target_error(found: &str) -> String {

@@ -199,6 +199,35 @@ fn a_token_file_that_changes_is_read_again() {
 }
 
 #[test]
+fn a_connection_string_is_signed_with_and_read_again() {
+    let setting = Setting::with(|files| Auth::ConnectionString(files.path("string")));
+    let endpoint = setting.relay.url().replace(&format!("/{PATH}"), "");
+    let string = |key: &str| {
+        format!("Endpoint={endpoint};SharedAccessKeyName={KEY_NAME};SharedAccessKey={key};EntityPath={PATH}\n")
+    };
+    setting.files.write("string", &string(KEY));
+    setting.run(async |setting, _stopper| {
+        let mut control = setting.relay.listener().await;
+        // the key is changed
+        setting.files.write("string", &string("bmV3"));
+        let ListenerMessage::RenewToken { token } = control.message().await else { panic!("no renewal") };
+        assert!(SasToken::parse(&token).unwrap().verify(b"bmV3"));
+        // a ready token in its place
+        let ready = format!("Endpoint={endpoint};SharedAccessSignature=opaque;EntityPath={PATH}");
+        setting.files.write("string", &ready);
+        let ListenerMessage::RenewToken { token } = control.message().await else { panic!("no renewal") };
+        assert_eq!(token, "opaque");
+        // what a connection string says of the relay can't change under way
+        setting.files.write("string", &string(KEY).replace(PATH, "another"));
+        let line = logs::line(Level::Warn, "can't renew the token: ").await;
+        assert!(line.ends_with("have the configuration read again (SIGHUP)"), "{line}");
+        setting.files.write("string", "Endpoint=top-secret");
+        let line = logs::line(Level::Warn, "has an unusable Endpoint").await;
+        assert!(!logs::all().contains("top-secret"), "{line}");
+    });
+}
+
+#[test]
 fn a_renewal_that_fails_is_one_warning_and_tried_again_when_the_file_has_changed() {
     let mut setting = Setting::with(|files| Auth::TokenFile(files.write("token", "first")));
     setting.listener.relay.keep_alive = Duration::from_millis(20);

@@ -132,6 +132,11 @@ impl<'i> Table<'i> {
         self.error(Some(at.line), Problem::Unexpected { key: at.key.clone(), expected, found })
     }
 
+    /// What a key of this table names is faulty.
+    pub(super) fn fault(&self, line: usize, problem: Problem) -> ConfigError {
+        self.error(Some(line), problem)
+    }
+
     /// The name of a key of this table is not as `expected`.
     pub(super) fn refuse_key(&self, key: &str, expected: &'static str) -> ConfigError {
         let line = self.entries.get(key).map(|entry| entry.line);

@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use umbilical_relay_protocol::ConnectionStringError;
+
 /// A configuration that was refused: where, and why.
 #[derive(Debug)]
 pub struct ConfigError {
@@ -55,6 +57,15 @@ pub enum Problem {
         path: PathBuf,
         /// What happened on reading it.
         error: io::Error,
+    },
+    /// A file that holds no usable connection string.
+    ConnectionString {
+        /// The key that names it.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with its content.
+        error: ConnectionStringError,
     },
     /// A file that must hold something is empty.
     EmptyFile {
@@ -107,6 +118,7 @@ impl fmt::Display for Problem {
             Problem::Missing { key, expected } => write!(f, "`{key}` is missing, expected {expected}"),
             Problem::Unexpected { key, expected, found } => write!(f, "`{key}`: expected {expected}, found {found}"),
             Problem::File { key, path, error } => write!(f, "`{key}`: can't read {}: {error}", path.display()),
+            Problem::ConnectionString { key, path, error } => write!(f, "`{key}`: {}: {error}", path.display()),
             Problem::EmptyFile { key, path } => write!(f, "`{key}`: {} is empty", path.display()),
         }
     }
