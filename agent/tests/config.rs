@@ -49,8 +49,6 @@ fn what_the_example_comments_out_is_the_default() {
         "#plain-service",
     ];
     const DEFAULTS: usize = 10;
-    ];
-    const DEFAULTS: usize = 8;
     let mut defaults = 0;
     let spelt_out: String = text
         .lines()

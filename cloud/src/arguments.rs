@@ -20,17 +20,21 @@ Usage:
 
   umbilical-cloud connect DEVICE SERVICE --config FILE
   umbilical-cloud connect DEVICE SERVICE --relay URL --key-name NAME --key-file FILE [--ca-file FILE]
+  umbilical-cloud connect DEVICE SERVICE --connection-string-file FILE [--ca-file FILE]
       Join standard input and output with a device's service. For OpenSSH:
       ssh -o ProxyCommand='umbilical-cloud connect %h ssh --config /etc/umbilical/cloud.toml' user@gateway-0042
       With --plain or --azbridge to a device whose listener is no umbilical agent.
 
   umbilical-cloud token --key-name NAME --key-file FILE (--relay URL | --resource TEXT) [--hours N]
+  umbilical-cloud token --connection-string-file FILE [--resource TEXT] [--hours N]
       Print a token (shared access signature), by default good for an hour.
 
 Options:
   --config FILE    configuration, TOML
   --relay URL      wss://HOST[:PORT] or sb://NAMESPACE.servicebus.windows.net; with /DEVICE for a token that is good
                    for one device only
+  --connection-string-file FILE
+                   file that holds a connection string, as Azure's portal shows it: relay, key and perhaps device in one
   --key-name NAME  name of a shared access key
   --key-file FILE  file that holds the key
   --ca-file FILE   the relay's certificate authority, PEM (default: the system's)
@@ -64,21 +68,36 @@ pub(crate) enum Wish {
 pub(crate) enum By {
     Config(PathBuf),
     Relay { relay: RelayUrl, key_name: String, key_file: PathBuf, ca_file: Option<PathBuf> },
+    ConnectionString { file: PathBuf, ca_file: Option<PathBuf> },
 }
 
 /// A token to mint.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Token {
-    pub(crate) key_name: String,
-    pub(crate) key_file: PathBuf,
-    pub(crate) resource: String,
+    pub(crate) from: TokenSource,
     pub(crate) hours: u32,
+}
+
+/// What a token is signed with, and for.
+#[derive(Debug, PartialEq)]
+pub(crate) enum TokenSource {
+    Key {
+        name: String,
+        file: PathBuf,
+        resource: String,
+    },
+    /// For the relay or device of the string unless `resource` says otherwise.
+    ConnectionString {
+        file: PathBuf,
+        resource: Option<String>,
+    },
 }
 
 #[derive(Default)]
 struct Options {
     config: Option<PathBuf>,
     relay: Option<RelayUrl>,
+    connection_string_file: Option<PathBuf>,
     resource: Option<String>,
     key_name: Option<String>,
     key_file: Option<PathBuf>,
@@ -97,6 +116,7 @@ pub(crate) fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Wish, A
         match argument {
             Long("config") | Short('c') => options.config = Some(parser.value()?.into()),
             Long("relay") => options.relay = Some(RelayUrl::parse(&parser.value()?.string()?)?),
+            Long("connection-string-file") => options.connection_string_file = Some(parser.value()?.into()),
             Long("resource") => options.resource = Some(parser.value()?.string()?),
             Long("key-name") => options.key_name = Some(parser.value()?.string()?),
             Long("key-file") => options.key_file = Some(parser.value()?.into()),
@@ -142,15 +162,20 @@ impl Options {
     }
 
     fn connect(mut self, device: String, service: String) -> Result<Wish, ArgumentError> {
-        let by = match (self.config.take(), self.relay.take()) {
-            (Some(config), None) => By::Config(config),
-            (None, Some(relay)) if relay.path().is_empty() => {
+        let by = match (self.config.take(), self.relay.take(), self.connection_string_file.take()) {
+            (Some(config), None, None) => By::Config(config),
+            (None, None, Some(file)) => By::ConnectionString { file, ca_file: self.ca_file.take() },
+            (None, Some(relay), None) if relay.path().is_empty() => {
                 let (key_name, key_file) = self.key()?;
                 By::Relay { relay, key_name, key_file, ca_file: self.ca_file.take() }
             }
-            (None, Some(_)) => return Err(ArgumentError::RelayWithPath),
-            (Some(_), Some(_)) => return Err(ArgumentError::Both("--config", "--relay")),
-            (None, None) => return Err(ArgumentError::Missing("--config FILE or --relay URL")),
+            (None, Some(_), None) => return Err(ArgumentError::RelayWithPath),
+            (Some(_), Some(_), _) => return Err(ArgumentError::Both("--config", "--relay")),
+            (Some(_), _, Some(_)) => return Err(ArgumentError::Both("--config", "--connection-string-file")),
+            (_, Some(_), Some(_)) => return Err(ArgumentError::Both("--relay", "--connection-string-file")),
+            (None, None, None) => {
+                return Err(ArgumentError::Missing("--config FILE, --relay URL or --connection-string-file FILE"));
+            }
         };
         let listener = match (std::mem::take(&mut self.plain), std::mem::take(&mut self.azbridge)) {
             (true, true) => return Err(ArgumentError::Both("--plain", "--azbridge")),
@@ -163,19 +188,25 @@ impl Options {
     }
 
     fn token(mut self) -> Result<Wish, ArgumentError> {
-        let (key_name, key_file) = self.key()?;
-        let resource = match (self.relay.take(), self.resource.take()) {
-            (Some(relay), None) => relay.resource(),
-            (None, Some(resource)) => resource,
-            (Some(_), Some(_)) => return Err(ArgumentError::Both("--relay", "--resource")),
-            (None, None) => return Err(ArgumentError::Missing("--relay URL or --resource TEXT")),
+        let from = match self.connection_string_file.take() {
+            Some(file) => TokenSource::ConnectionString { file, resource: self.resource.take() },
+            None => {
+                let (name, file) = self.key()?;
+                let resource = match (self.relay.take(), self.resource.take()) {
+                    (Some(relay), None) => relay.resource(),
+                    (None, Some(resource)) => resource,
+                    (Some(_), Some(_)) => return Err(ArgumentError::Both("--relay", "--resource")),
+                    (None, None) => return Err(ArgumentError::Missing("--relay URL or --resource TEXT")),
+                };
+                TokenSource::Key { name, file, resource }
+            }
         };
         let hours = self.hours.take().unwrap_or(1);
         if !(1..=87_600).contains(&hours) {
             return Err(ArgumentError::Hours(hours));
         }
         self.nothing_else("token")?;
-        Ok(Wish::Token(Token { key_name, key_file, resource, hours }))
+        Ok(Wish::Token(Token { from, hours }))
     }
 
     fn config(&mut self) -> Result<PathBuf, ArgumentError> {
@@ -192,6 +223,7 @@ impl Options {
         let left = [
             ("--config", self.config.is_some()),
             ("--relay", self.relay.is_some()),
+            ("--connection-string-file", self.connection_string_file.is_some()),
             ("--resource", self.resource.is_some()),
             ("--key-name", self.key_name.is_some()),
             ("--key-file", self.key_file.is_some()),
@@ -283,10 +315,22 @@ mod tests {
             Ok(Wish::Connect { device: "d".into(), service: "ssh".into(), listener: ListenerKind::Agent, by })
         );
         let token = |resource: &str, hours| {
-            Ok(Wish::Token(Token { key_name: "k".into(), key_file: "f".into(), resource: resource.into(), hours }))
+            let from = TokenSource::Key { name: "k".into(), file: "f".into(), resource: resource.into() };
+            Ok(Wish::Token(Token { from, hours }))
         };
         assert_eq!(parse_line("token --key-name k --key-file f --relay sb://n/dev"), token("http://n/dev/", 1));
         assert_eq!(parse_line("token --key-name k --key-file f --resource x --hours 24"), token("x", 24));
+        let by = By::ConnectionString { file: "f".into(), ca_file: None };
+        assert_eq!(
+            parse_line("connect d ssh --connection-string-file f"),
+            Ok(Wish::Connect { device: "d".into(), service: "ssh".into(), by })
+        );
+        let by_string = |resource: Option<&str>| {
+            let from = TokenSource::ConnectionString { file: "f".into(), resource: resource.map(str::to_owned) };
+            Ok(Wish::Token(Token { from, hours: 1 }))
+        };
+        assert_eq!(parse_line("token --connection-string-file f"), by_string(None));
+        assert_eq!(parse_line("token --connection-string-file f --resource x"), by_string(Some("x")));
         assert_eq!(parse_line("--version"), Ok(Wish::Version));
         assert_eq!(parse_line("run --help"), Ok(Wish::Help));
     }
@@ -304,7 +348,10 @@ mod tests {
             ("connect d s --config a --plain --azbridge", "--plain and --azbridge exclude each other"),
             ("connect", "DEVICE is missing"),
             ("connect d", "SERVICE is missing"),
-            ("connect d s", "--config FILE or --relay URL is missing"),
+            ("connect d s", "--config FILE, --relay URL or --connection-string-file FILE is missing"),
+            ("connect d s --relay wss://r --connection-string-file f", "exclude each other"),
+            ("connect d s --connection-string-file f --key-name k", "`connect` has no use for --key-name"),
+            ("token --connection-string-file f --relay wss://r", "`token` has no use for --relay"),
             ("connect d s --config a --relay wss://r", "exclude each other"),
             ("connect d s --relay wss://r", "--key-name NAME is missing"),
             ("connect d s --relay wss://r/d --key-name k --key-file f", "without a path"),

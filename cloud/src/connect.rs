@@ -211,7 +211,7 @@ impl Outcome {
     fn code_of(error: &SenderError) -> u8 {
         match error {
             SenderError::Offline { .. } => code::OFFLINE,
-            SenderError::Denied { .. } | SenderError::Secret { .. } => code::DENIED,
+            SenderError::Denied { .. } | SenderError::Secret { .. } | SenderError::ConnectionFile(_) => code::DENIED,
             SenderError::Dial(_) | SenderError::Upgrade(_) | SenderError::NoAnswer => code::UNREACHED,
             SenderError::NoPort { .. } => code::NOT_ALLOWED,
             SenderError::Refused { .. } | SenderError::NoSession { .. } | SenderError::NotAnAgent => code::REFUSED,

@@ -4,6 +4,7 @@
 //! In the order a byte meets them:
 //!
 //! - [`config`]: `cloud.toml`, checked
+//! - [`connection_file`]: a connection string, which is a secret as well
 //! - [`supervisor`]: what runs, from the start to the last goodbye
 //! - [`http`]: request heads, handshakes, answers
 //! - [`relay`]: where listeners wait and senders are joined with them
@@ -16,6 +17,7 @@
 pub mod admin;
 pub mod config;
 pub mod connect;
+pub mod connection_file;
 mod deadline;
 pub mod gateway;
 pub mod http;

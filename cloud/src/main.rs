@@ -12,15 +12,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use smol::{Executor, channel, future};
 use umbilical_cloud::config::{Auth, Config, ListenerKind};
 use umbilical_cloud::connect::Route;
+use umbilical_cloud::connection_file::{self, ConnectionFileError};
 use umbilical_cloud::log;
 use umbilical_cloud::signals::{Request, Requests};
 use umbilical_cloud::stdio::Stdio;
 use umbilical_cloud::supervisor::Cloud;
 use umbilical_cloud::threads::on_all_cores;
 use umbilical_link::Io;
-use umbilical_relay_protocol::{Key, SasToken};
+use umbilical_relay_protocol::{Credential, Key, SasToken};
 
-use arguments::{By, HELP, Wish};
+use arguments::{By, HELP, TokenSource, Wish};
 
 /// Something failed while it was running.
 const FAILED: u8 = 1;
@@ -96,6 +97,14 @@ fn connect(device: &str, service: &str, listener: ListenerKind, by: By) -> ExitC
             let auth = Auth::SharedKey { name: key_name, file: key_file };
             Route::by_arguments(relay, ca_file, auth, device, service)
         }
+        By::ConnectionString { file, ca_file } => {
+            let relay =
+                connection_file::read(&file).and_then(|string| connection_file::relay_for(&string, device, &file));
+            match relay {
+                Ok(relay) => Route::by_arguments(relay, ca_file, Auth::ConnectionString(file), device, service),
+                Err(error) => return refuse(&error),
+            }
+        }
     };
     let route = match route {
         Ok(route) => route,
@@ -118,16 +127,30 @@ fn connect(device: &str, service: &str, listener: ListenerKind, by: By) -> ExitC
 }
 
 fn mint(wish: &arguments::Token) -> ExitCode {
-    let key = match std::fs::read_to_string(&wish.key_file) {
-        Ok(text) => Key::new(&text),
-        Err(error) => return refuse(&format_args!("cannot read {}: {error}", wish.key_file.display())),
-    };
-    let Some(key) = key else {
-        return refuse(&format_args!("{} holds no key, expected one line of text", wish.key_file.display()));
+    let (name, key, resource) = match &wish.from {
+        TokenSource::Key { name, file, resource } => match read_key(file) {
+            Ok(key) => (name.clone(), key, resource.clone()),
+            Err(error) => return refuse(&error),
+        },
+        TokenSource::ConnectionString { file, resource } => match connection_file::read(file) {
+            Ok(string) => match string.credential() {
+                Credential::SharedKey { name, key } => {
+                    let resource = resource.clone().unwrap_or_else(|| string.url().resource());
+                    (name.clone(), key.clone(), resource)
+                }
+                _ => return refuse(&ConnectionFileError::no_key(file)),
+            },
+            Err(error) => return refuse(&error),
+        },
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let expires = now + u64::from(wish.hours) * 3600;
-    say(&format!("{}\n", SasToken::sign(&wish.resource, &wish.key_name, key.as_bytes(), expires)))
+    say(&format!("{}\n", SasToken::sign(&resource, &name, key.as_bytes(), expires)))
+}
+
+fn read_key(file: &Path) -> Result<Key, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+    Key::new(&text).ok_or_else(|| format!("{} holds no key, expected one line of text", file.display()))
 }
 
 fn say(text: &str) -> ExitCode {

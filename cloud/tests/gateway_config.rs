@@ -188,6 +188,55 @@ fn a_gateway_alone_knows_how_to_get_to_its_relay() {
 }
 
 #[test]
+fn a_connection_string_stands_for_relay_and_auth() {
+    let folder = Folder::new();
+    let gateway = format!("[gateway]\nconnection-string-file = '@string'\n{EXPOSE}");
+    let load = |string: &str| -> Result<_, String> {
+        folder.write("string", string);
+        let (config, _) = folder.load(&gateway)?;
+        match config.gateway.unwrap().relay {
+            RelayChoice::Remote(remote) => Ok(remote),
+            RelayChoice::Embedded => panic!("it is elsewhere"),
+        }
+    };
+    let with_key = "Endpoint=sb://ns.example/;SharedAccessKeyName=send;SharedAccessKey=top-secret";
+    for string in
+        [with_key, &format!("{with_key};EntityPath=D1"), "Endpoint=sb://ns.example;SharedAccessSignature=top-secret"]
+    {
+        let remote = load(string).unwrap();
+        assert_eq!(remote.url, RelayUrl::parse("wss://ns.example").unwrap());
+        assert!(matches!(&remote.auth, Auth::ConnectionString(file) if *file == folder.path("string")));
+        assert!(!format!("{remote:?}").contains("top-secret"));
+    }
+    for (string, expected) in [
+        (
+            "top-secret",
+            "@cloud.toml:2: `gateway.connection-string-file`: @string: the connection string has a part without `=`",
+        ),
+        (
+            "Endpoint=sb://ns/;Authentication=Managed Identity",
+            "@cloud.toml:2: `gateway.connection-string-file`: @string: the connection string wants a managed identity",
+        ),
+        (
+            &format!("{with_key};EntityPath=d2"),
+            "@cloud.toml:6: `gateway.expose.device`: @string: the connection string is for \"d2\" alone (EntityPath), not for \"d1\"",
+        ),
+    ] {
+        let error = load(string).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+    folder.write("string", with_key);
+    for beside in ["relay = 'wss://h'\n", "auth.token-file = '@send.key'\n"] {
+        let error = folder.load(&format!("[gateway]\nconnection-string-file = '@string'\n{beside}")).unwrap_err();
+        let expected =
+            "@cloud.toml:2: `gateway.connection-string-file`: expected neither `relay` nor [gateway.auth] beside it";
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let absent = folder.load("[gateway]\nconnection-string-file = '@absent'\n").unwrap_err();
+    assert!(absent.contains(":2: `gateway.connection-string-file`: cannot read @absent"), "{absent}");
+}
+
+#[test]
 fn what_is_wrong_has_a_line_and_says_what_was_expected() {
     let folder = Folder::new();
     let both = format!("{RELAY}[gateway]\n{EXPOSE}");

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use umbilical_relay_protocol::{Key, Right, Rule, authorize};
+use umbilical_relay_protocol::{Key, Right, Rule, SasToken, authorize};
 use world::{
     Client, Cuttable, Folder, PATIENCE, RELAY, echo, elsewhere, embedded, eventually, expose, pattern, run, try_echo,
 };
@@ -254,6 +254,36 @@ fn a_token_is_one_that_a_relay_takes() {
     assert!(expires(&mint(&["--resource", "http://x/d1"]), "d1").is_ok());
 }
 
+#[test]
+fn a_token_may_come_from_a_connection_string() {
+    let folder = Folder::new();
+    let mint = |string: &str, more: &[&str]| {
+        folder.write("string", string);
+        outcome(&folder, &[&["token", "--connection-string-file", "@string"], more].concat())
+    };
+    let with_key = "Endpoint=sb://ns.example/;SharedAccessKeyName=listen;SharedAccessKey=key of device";
+    for (string, more, resource) in [
+        (with_key, &[][..], "http://ns.example/"),
+        (&format!("{with_key};EntityPath=d1"), &[], "http://ns.example/d1/"),
+        (with_key, &["--resource", "http://x/d1"], "http://x/d1"),
+    ] {
+        let (code, stdout, stderr) = mint(string, more);
+        assert_eq!((code, stderr.as_str()), (0, ""));
+        let token = SasToken::parse(&stdout).unwrap();
+        assert!(token.verify(b"key of device"));
+        assert_eq!((token.resource().as_str(), token.key_name()), (resource, "listen"));
+    }
+    for (string, words) in [
+        ("Endpoint=sb://ns.example/;SharedAccessSignature=top-secret", "has no SharedAccessKey to sign a token with"),
+        ("Endpoint=top-secret", "the connection string has an unusable Endpoint"),
+        ("Endpoint=sb://ns/;Authentication=Managed Identity", "wants a managed identity"),
+    ] {
+        let (code, stdout, stderr) = mint(string, &[]);
+        assert_eq!((code, stdout.as_str()), (2, ""));
+        assert!(stderr.contains(words) && !stderr.contains("top-secret"), "{stderr}");
+    }
+}
+
 // ---- connect ----
 
 /// `connect`, its input still open.
@@ -389,5 +419,33 @@ fn connect_tells_what_stood_in_the_way() {
             assert!(parts.iter().all(|part| stderr.contains(part)), "expected {parts:?}\n   found {stderr}");
             assert!(before.elapsed() < Duration::from_secs(10), "took {:?}", before.elapsed());
         }
+    });
+}
+
+#[test]
+fn connect_takes_a_connection_string() {
+    run(async {
+        let folder = Folder::new();
+        let cloud = folder.start(RELAY);
+        let relay = world::relay_of(&cloud);
+        let key = std::fs::read_to_string(folder.path("operator.key")).unwrap();
+        let endpoint = format!("Endpoint=sb://localhost:{}/", relay.port());
+        let connect = |string: &str| {
+            folder.write("string", string);
+            outcome(
+                &folder,
+                &["connect", "d1", "echo", "--connection-string-file", "@string", "--ca-file", "@relay.pem"],
+            )
+        };
+        // the relay takes the key, and then tells that the device is away
+        let good = format!("{endpoint};SharedAccessKeyName=operator;SharedAccessKey={}", key.trim());
+        for string in [good.clone(), format!("{good};EntityPath=d1")] {
+            let (code, _, stderr) = connect(&string);
+            assert_eq!(code, 3, "{stderr}");
+        }
+        let (code, _, stderr) = connect(&good.replace(key.trim(), "wrong"));
+        assert!(code == 6 && stderr.contains("the connection string from "), "{code} {stderr}");
+        let (code, _, stderr) = connect(&format!("{good};EntityPath=d2"));
+        assert!(code == 2 && stderr.contains("is for \"d2\" alone (EntityPath), not for \"d1\""), "{code} {stderr}");
     });
 }

@@ -64,6 +64,7 @@ pub(super) struct HybridConnectionTable {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct GatewayTable {
     pub(super) relay: Option<Spanned<String>>,
+    pub(super) connection_string_file: Option<Spanned<PathBuf>>,
     pub(super) ca_file: Option<Spanned<PathBuf>>,
     pub(super) proxy: Option<Spanned<String>>,
     pub(super) auth: Option<Spanned<AuthTable>>,

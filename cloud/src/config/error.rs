@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use umbilical_link::tls::TlsError;
 
+use crate::connection_file::ConnectionFileError;
+
 /// A configuration that was refused: where, and why.
 #[derive(Debug)]
 pub struct ConfigError {
@@ -48,6 +50,13 @@ pub enum Problem {
         key: String,
         /// The file.
         path: PathBuf,
+    },
+    /// A file with a connection string that can't be used.
+    ConnectionFile {
+        /// The key that names it.
+        key: String,
+        /// Why.
+        error: ConnectionFileError,
     },
     /// A variable of the environment can't be used.
     Environment {
@@ -109,6 +118,7 @@ impl fmt::Display for Problem {
             Self::NoKey { key, path } => {
                 write!(f, "`{key}`: {} holds no key, expected one line of text", path.display())
             }
+            Self::ConnectionFile { key, error } => write!(f, "`{key}`: {error}"),
             Self::Environment { variable, message } => write!(f, "the environment's {variable}: {message}"),
             Self::Tls { key, error } => write!(f, "`{key}`: {error}"),
         }

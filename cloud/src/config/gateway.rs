@@ -13,13 +13,14 @@ use umbilical_link::dial::Dialer;
 use umbilical_link::proxy::{Proxy, ProxySettings};
 use umbilical_link::tls::{self, DefaultTimeProvider, Roots};
 use umbilical_mux::{MAX_SERVICE, MAX_STREAMS, MIN_REPLAY, Shape};
-use umbilical_relay_protocol::{Key, RelayUrl};
+use umbilical_relay_protocol::{ConnectionString, Key, RelayUrl};
 
 use super::document::{AuthTable, ExposeTable, GatewayTable, MemoryTable};
 use super::error::{ConfigError, Problem, Warning};
 use super::file::Files;
 use super::relay::EmbeddedRelay;
 use super::value::{Network, Period};
+use crate::connection_file::{self, ConnectionFileError};
 
 /// The gateway.
 #[derive(Debug, Clone)]
@@ -77,6 +78,8 @@ pub enum Auth {
     },
     /// A file that holds a ready token, read for each dial.
     TokenFile(PathBuf),
+    /// A file that holds a connection string, read for each dial.
+    ConnectionString(PathBuf),
     /// Nothing, for hybrid connections that ask senders for nothing.
     None,
 }
@@ -89,6 +92,9 @@ impl fmt::Display for Auth {
             }
             Self::Key { name, .. } => write!(f, "the key {name:?} and its right to send"),
             Self::TokenFile(file) => write!(f, "the token from {}", file.display()),
+            Self::ConnectionString(file) => {
+                write!(f, "the connection string from {} and its right to send", file.display())
+            }
             Self::None => f.write_str("whether a key is needed"),
         }
     }
@@ -135,19 +141,28 @@ pub(crate) const DEFAULT_RESUME_FOR: Duration = Duration::from_secs(120);
 const DEFAULT_DRAIN_FOR: Duration = Duration::from_secs(10);
 
 pub(super) fn read(
-    table: GatewayTable,
+    mut table: GatewayTable,
     embedded: Option<&EmbeddedRelay>,
     files: &mut Files<'_>,
 ) -> Result<GatewayConfig, ConfigError> {
-    let relay = read_relay(&table, embedded, files)?;
+    let expose = std::mem::take(&mut table.expose);
+    let connection = read_connection_string(&table, files)?;
+    let relay = match &connection {
+        Some((string, file)) => read_connection(&table, string, file, files)?,
+        None => read_relay(&table, embedded, files)?,
+    };
     let embedded = match relay {
         RelayChoice::Embedded => embedded,
         RelayChoice::Remote(_) => None,
     };
-    let mut exposures = Vec::with_capacity(table.expose.len());
+    let mut exposures = Vec::with_capacity(expose.len());
     let mut addresses = HashSet::new();
-    for expose in table.expose {
+    for expose in expose {
         let exposure = read_exposure(expose.get_ref(), embedded, files)?;
+        if let Some((string, file)) = &connection {
+            connection_file::relay_for(string, &exposure.device, file.get_ref())
+                .map_err(|error| files.fault(&expose.get_ref().device, problem("gateway.expose.device", error)))?;
+        }
         let taken = exposure.listen.port() != 0 && !addresses.insert(exposure.listen);
         if taken {
             let expected = "an address that no other exposure listens on";
@@ -185,17 +200,59 @@ fn read_relay(
         None if embedded.is_some() => return Ok(RelayChoice::Embedded),
         None => return Err(files.missing("gateway.relay", RELAYS)),
     };
-    let roots = table.ca_file.as_ref().map_or(Roots::System, |file| Roots::File(file.get_ref().clone()));
-    let tls = tls::client_config(&roots, Arc::new(DefaultTimeProvider)).map_err(|error| match &table.ca_file {
-        Some(file) => files.fault(file, Problem::Tls { key: "gateway.ca-file".into(), error }),
-        None => files.fault(place, Problem::Tls { key: "gateway.relay".into(), error }),
-    })?;
-    let proxy = read_proxy(table.proxy.as_ref(), files)?;
     let auth = match &table.auth {
         Some(auth) => read_auth(auth, files)?,
         None => return Err(files.wrong(place, "gateway.relay", AUTH, "none")),
     };
-    Ok(RelayChoice::Remote(Box::new(RemoteRelay { url, dialer: Dialer { tls, proxy }, auth })))
+    let dialer = read_dialer(table, place, "gateway.relay", files)?;
+    Ok(RelayChoice::Remote(Box::new(RemoteRelay { url, dialer, auth })))
+}
+
+/// A connection string stands for `relay` and [gateway.auth].
+fn read_connection_string<'t>(
+    table: &'t GatewayTable,
+    files: &mut Files<'_>,
+) -> Result<Option<(ConnectionString, &'t Spanned<PathBuf>)>, ConfigError> {
+    let Some(file) = &table.connection_string_file else { return Ok(None) };
+    if table.relay.is_some() || table.auth.is_some() {
+        let expected = "neither `relay` nor [gateway.auth] beside it";
+        return Err(files.wrong(file, "gateway.connection-string-file", expected, "one of them"));
+    }
+    // it is looked at as every secret is
+    files.secret(file, "gateway.connection-string-file")?;
+    let string = connection_file::read(file.get_ref())
+        .map_err(|error| files.fault(file, problem("gateway.connection-string-file", error)))?;
+    Ok(Some((string, file)))
+}
+
+fn read_connection(
+    table: &GatewayTable,
+    string: &ConnectionString,
+    file: &Spanned<PathBuf>,
+    files: &Files<'_>,
+) -> Result<RelayChoice, ConfigError> {
+    let dialer = read_dialer(table, file, "gateway.connection-string-file", files)?;
+    let auth = Auth::ConnectionString(file.get_ref().clone());
+    Ok(RelayChoice::Remote(Box::new(RemoteRelay { url: string.url().with_path(""), dialer, auth })))
+}
+
+fn problem(key: &str, error: ConnectionFileError) -> Problem {
+    Problem::ConnectionFile { key: key.to_owned(), error }
+}
+
+/// The way to the relay that `key`, at `place`, has named.
+fn read_dialer<T>(
+    table: &GatewayTable,
+    place: &Spanned<T>,
+    key: &str,
+    files: &Files<'_>,
+) -> Result<Dialer, ConfigError> {
+    let roots = table.ca_file.as_ref().map_or(Roots::System, |file| Roots::File(file.get_ref().clone()));
+    let tls = tls::client_config(&roots, Arc::new(DefaultTimeProvider)).map_err(|error| match &table.ca_file {
+        Some(file) => files.fault(file, Problem::Tls { key: "gateway.ca-file".into(), error }),
+        None => files.fault(place, Problem::Tls { key: key.to_owned(), error }),
+    })?;
+    Ok(Dialer { tls, proxy: read_proxy(table.proxy.as_ref(), files)? })
 }
 
 fn read_keep_alive(place: Option<&Spanned<String>>, files: &Files<'_>) -> Result<Duration, ConfigError> {

@@ -13,9 +13,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use smol::future::pending;
 use umbilical_link::dial::{DialError, Target};
 use umbilical_link::upgrade::{UpgradeError, UpgradeRequest, Upgraded, upgrade};
-use umbilical_relay_protocol::{AUTHORIZATION_HEADER, Headers, RENDEZVOUS_VALIDITY, Rejection, SasToken};
+use umbilical_relay_protocol::{AUTHORIZATION_HEADER, Credential, Headers, RENDEZVOUS_VALIDITY, Rejection, SasToken};
 
 use crate::config::{Auth, RemoteRelay};
+use crate::connection_file::{self, ConnectionFileError};
 use crate::deadline;
 use crate::relay::Relay;
 use crate::relay::connect::SenderRequest;
@@ -106,7 +107,7 @@ async fn open_here(relay: &Relay, device: &str, subprotocol: Option<&str>) -> Re
 
 async fn open_there(remote: &RemoteRelay, device: &str, subprotocol: Option<&str>) -> Result<Upgraded, SenderError> {
     let url = remote.url.with_path(device);
-    let token = token(&remote.auth, &url.resource())?;
+    let token = token(remote, &url.resource())?;
     let target = Target { host: url.host().to_owned(), port: url.port(), tls: url.tls() };
     let transport = remote.dialer.dial(&target).await.map_err(SenderError::Dial)?;
     let mut id = [0; 16];
@@ -129,12 +130,23 @@ async fn open_there(remote: &RemoteRelay, device: &str, subprotocol: Option<&str
     }
 }
 
-fn token(auth: &Auth, resource: &str) -> Result<Option<String>, SenderError> {
+fn token(remote: &RemoteRelay, resource: &str) -> Result<Option<String>, SenderError> {
     let sign = |name: &str, key: &[u8]| SasToken::sign(resource, name, key, now_unix() + LIFETIME.as_secs());
-    Ok(match auth {
+    Ok(match &remote.auth {
         Auth::SharedKey { name, file } => Some(sign(name, read_secret(file)?.as_bytes())),
         Auth::Key { name, key } => Some(sign(name, key.as_bytes())),
         Auth::TokenFile(file) => Some(read_secret(file)?),
+        Auth::ConnectionString(file) => {
+            let string = connection_file::read(file).map_err(SenderError::ConnectionFile)?;
+            if string.url().with_path("") != remote.url {
+                return Err(SenderError::ConnectionFile(ConnectionFileError::other_relay(file)));
+            }
+            match string.credential() {
+                Credential::SharedKey { name, key } => Some(sign(name, key.as_bytes())),
+                Credential::Token(token) => Some(token.clone()),
+                _ => None,
+            }
+        }
         Auth::None => None,
     })
 }
@@ -199,6 +211,8 @@ pub enum SenderError {
         /// Why.
         reason: String,
     },
+    /// There is no connection string to ask with.
+    ConnectionFile(ConnectionFileError),
     /// There is no key or token to ask with.
     Secret {
         /// The file that should hold it.
@@ -230,7 +244,7 @@ impl SenderError {
     /// Whether trying again soon will change nothing.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
-        matches!(self, Self::Denied { .. } | Self::NotAnAgent | Self::Secret { .. })
+        matches!(self, Self::Denied { .. } | Self::NotAnAgent | Self::Secret { .. } | Self::ConnectionFile(_))
             || matches!(self, Self::Refused { status: 400..=499, .. })
     }
 }
@@ -257,6 +271,7 @@ impl fmt::Display for SenderError {
                  device's name, or set `plain` if another kind of listener is meant"
             ),
             Self::NoPort { port, reason } => write!(f, "the listener there did not open the port {port:?}: {reason}"),
+            Self::ConnectionFile(error) => error.fmt(f),
             Self::Secret { file, error } => write!(f, "cannot read a key or token from {}: {error}", file.display()),
         }
     }
@@ -267,6 +282,7 @@ impl std::error::Error for SenderError {
         match self {
             Self::Dial(error) => Some(error),
             Self::Upgrade(error) => Some(error),
+            Self::ConnectionFile(error) => Some(error),
             Self::Secret { error, .. } => Some(error),
             Self::Offline { .. }
             | Self::Denied { .. }
