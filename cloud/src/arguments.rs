@@ -323,7 +323,7 @@ mod tests {
         let by = By::ConnectionString { file: "f".into(), ca_file: None };
         assert_eq!(
             parse_line("connect d ssh --connection-string-file f"),
-            Ok(Wish::Connect { device: "d".into(), service: "ssh".into(), by })
+            Ok(Wish::Connect { device: "d".into(), service: "ssh".into(), listener: ListenerKind::Agent, by })
         );
         let by_string = |resource: Option<&str>| {
             let from = TokenSource::ConnectionString { file: "f".into(), resource: resource.map(str::to_owned) };

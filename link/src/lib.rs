@@ -27,10 +27,10 @@
 //! | `ready` | which of many sources woke the task |
 //! | `clock`, `memory` | time and memory as sessions want them |
 
+pub mod body;
 pub mod bridge;
 pub mod byte_stream;
 pub mod chunked;
-pub mod body;
 mod clock;
 pub mod dial;
 pub mod driver;
