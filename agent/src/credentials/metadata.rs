@@ -210,8 +210,8 @@ impl Answer {
             let mut rest = &buffer[..];
             while !rest.is_empty() && !decoder.is_complete() {
                 let decoded = decoder.decode(rest).map_err(MetadataError::Body)?;
-                body.extend_from_slice(&rest[decoded.body]);
-                rest = &rest[decoded.used..];
+                body.extend_from_slice(&rest[decoded.payload]);
+                rest = &rest[decoded.taken..];
             }
             if body.len() > BODY_BYTES {
                 return Err(MetadataError::TooLong);
