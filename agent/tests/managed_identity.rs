@@ -92,7 +92,10 @@ fn each_fault_has_its_words() {
         (ok("{}"), "answered without an access_token"),
         (ok("[1"), "answered without an access_token"),
         (b"SSH-2.0-OpenSSH\r\n".to_vec(), "nonsense: the response is not HTTP"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n".to_vec(), "malformed chunk"),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n".to_vec(),
+            "a chunk's size is no hexadecimal number",
+        ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec(), "ended before the response did"),
         (ok(&"x".repeat(40_000)), "more than 32768 bytes"),
         // a challenge where none belongs is a refusal
