@@ -45,6 +45,8 @@ pub struct Config {
     pub services: BTreeMap<String, Service>,
     /// What senders get that are no gateway of ours.
     pub foreign: Foreign,
+    /// `[http]`: the HTTP service of this device, if it has one for the relay's senders.
+    pub http: Option<Http>,
     /// How much memory sessions take.
     pub memory: Memory,
     /// How long sessions wait.
@@ -129,6 +131,17 @@ pub struct Service {
     pub max_streams: Option<usize>,
 }
 
+/// `[http]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Http {
+    /// Where requests go.
+    pub target: Target,
+    /// Requests at once.
+    pub max_requests: usize,
+    /// Longest silence in an answer.
+    pub timeout: Duration,
+}
+
 /// `[memory]`: sizes in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
@@ -172,6 +185,11 @@ impl Default for Session {
     }
 }
 
+const HTTP_REQUESTS: usize = 8;
+const REQUESTS: RangeInclusive<usize> = 1..=64;
+/// Below the minute that Azure waits: a sender then reads the device's own words.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(55);
+const HTTP_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 const WAITS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
 /// A replay ring holds at least one record of the greatest length.
 const REPLAY: RangeInclusive<usize> = 16 * 1024..=64 * 1024 * 1024;
@@ -207,7 +225,7 @@ impl Config {
             let line = named.at.line;
             check_file(named, &mut warnings).map_err(|problem| ConfigError::new(file, Some(line), problem))?;
         }
-        if config.services.is_empty() {
+        if config.services.is_empty() && config.http.is_none() {
             warnings.push(Warning::NoServices);
         }
         Ok((config, warnings))
@@ -224,7 +242,7 @@ impl Config {
 
 fn read_document(file: &Path, text: &str) -> Result<(Config, Vec<NamedFile>), ConfigError> {
     let mut root = Table::parse(file, text)?;
-    root.only(&["relay", "services", "foreign", "memory", "session"])?;
+    root.only(&["relay", "services", "foreign", "http", "memory", "session"])?;
     let mut files = Vec::new();
     let relay = match root.table("relay")? {
         Some(table) => read_relay(table, &mut files)?,
@@ -232,9 +250,10 @@ fn read_document(file: &Path, text: &str) -> Result<(Config, Vec<NamedFile>), Co
     };
     let services = root.table("services")?.map(read_services).transpose()?.unwrap_or_default();
     let foreign = root.table("foreign")?.map(|table| foreign::read(table, &services)).transpose()?.unwrap_or_default();
+    let http = root.table("http")?.map(read_http).transpose()?;
     let memory = root.table("memory")?.map(read_memory).transpose()?.unwrap_or_default();
     let session = root.table("session")?.map(read_session).transpose()?.unwrap_or_default();
-    Ok((Config { relay, services, foreign, memory, session }, files))
+    Ok((Config { relay, services, foreign, http, memory, session }, files))
 }
 
 fn read_services(mut table: Table<'_>) -> Result<BTreeMap<String, Service>, ConfigError> {
@@ -250,6 +269,18 @@ fn read_services(mut table: Table<'_>) -> Result<BTreeMap<String, Service>, Conf
         services.insert(name, Service { target: target.value, max_streams: max_streams.map(|at| at.value) });
     }
     Ok(services)
+}
+
+fn read_http(mut table: Table<'_>) -> Result<Http, ConfigError> {
+    table.only(&["target", "max-requests", "timeout"])?;
+    let target = table.required("target", Target::EXPECTED, |value| Target::parse(value.as_str()?))?;
+    let max_requests = table.optional("max-requests", "a number from 1 to 64", |value| count(value, &REQUESTS))?;
+    let timeout = table.optional("timeout", "1s to 1h, such as \"55s\"", |value| duration(value, &HTTP_TIMEOUTS))?;
+    Ok(Http {
+        target: target.value,
+        max_requests: max_requests.map_or(HTTP_REQUESTS, |at| at.value),
+        timeout: timeout.map_or(HTTP_TIMEOUT, |at| at.value),
+    })
 }
 
 fn is_service_name(name: &str) -> bool {

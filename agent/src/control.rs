@@ -22,7 +22,7 @@ use umbilical_link::{
     upgrade::{UpgradeError, UpgradeRequest, Upgraded, upgrade},
 };
 use umbilical_relay_protocol::{
-    AUTHORIZATION_HEADER, Close, ControlError, ListenerMessage, MAX_MESSAGE_BYTES, RelayMessage, RelayUrl,
+    AUTHORIZATION_HEADER, Close, ControlError, ListenerMessage, RelayMessage, RelayUrl, Request, RequestHead, Response,
 };
 
 use crate::{
@@ -45,6 +45,9 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// answered by nobody but TCP, and TCP alone would wait for a quarter of an hour.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
+/// Longest message in bytes: the body of an HTTP request. A text is one less at most.
+const MESSAGE_BYTES: usize = 64 * 1024;
+
 /// Read buffer: one message of the usual size.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 
@@ -52,13 +55,17 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 pub struct ControlChannel {
     socket: WebSocketStream<Transport>,
     silence: Silence,
+    /// A request whose body is the next message.
+    awaited: Option<RequestHead>,
 }
 
 /// What came over the channel.
 #[derive(Debug)]
 pub enum Arrived {
-    /// A message.
+    /// A message, other than an HTTP request.
     Message(RelayMessage),
+    /// An HTTP request, and the body that came with its head.
+    Request(Request, Vec<u8>),
     /// A text that is no message; the channel goes on.
     Unreadable(ControlError),
 }
@@ -94,12 +101,12 @@ impl ControlChannel {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
-            .max_write_buffer_size(2 * MAX_MESSAGE_BYTES)
-            .max_message_size(Some(MAX_MESSAGE_BYTES))
-            .max_frame_size(Some(MAX_MESSAGE_BYTES));
+            .max_write_buffer_size(3 * MESSAGE_BYTES)
+            .max_message_size(Some(MESSAGE_BYTES))
+            .max_frame_size(Some(MESSAGE_BYTES));
         let Upgraded { transport, leftover, .. } = upgraded;
         let socket = WebSocketStream::from_partially_read(transport, leftover, Role::Client, Some(config)).await;
-        ControlChannel { socket, silence: Silence::new(every, frame, boot_time()) }
+        ControlChannel { socket, silence: Silence::new(every, frame, boot_time()), awaited: None }
     }
 
     /// Waits for the next message, and keeps the channel alive meanwhile. Nothing is lost if the future is dropped.
@@ -146,6 +153,19 @@ impl ControlChannel {
         Ok(())
     }
 
+    /// Sends a response and its body, with nothing in between.
+    ///
+    /// # Errors
+    /// The channel is over.
+    pub async fn respond(&mut self, response: Response, body: Vec<u8>) -> Result<(), Lost> {
+        let has_body = response.body;
+        self.send(&ListenerMessage::Response(response)).await?;
+        if has_body {
+            self.write(Message::binary(body)).await?;
+        }
+        Ok(())
+    }
+
     /// Takes leave of the relay: it sends nobody here any more.
     pub async fn close(mut self) {
         let close = Close::normal();
@@ -163,13 +183,24 @@ impl ControlChannel {
         match message {
             Message::Text(text) => {
                 self.silence.read(now);
-                Ok(Some(RelayMessage::parse(&text).map_or_else(Arrived::Unreadable, Arrived::Message)))
+                // a body that does not follow its head does not exist
+                self.awaited = None;
+                Ok(match RelayMessage::parse(&text) {
+                    Ok(RelayMessage::Request(Request::Head(head))) if head.body => {
+                        self.awaited = Some(head);
+                        None
+                    }
+                    Ok(RelayMessage::Request(request)) => Some(Arrived::Request(request, Vec::new())),
+                    Ok(message) => Some(Arrived::Message(message)),
+                    Err(error) => Some(Arrived::Unreadable(error)),
+                })
             }
-            // bodies of HTTP requests, which are refused by their heads
-            Message::Binary(_) | Message::Frame(_) => {
+            Message::Binary(body) => {
                 self.silence.read(now);
-                Ok(None)
+                let head = self.awaited.take();
+                Ok(head.map(|head| Arrived::Request(Request::Head(head), body.to_vec())))
             }
+            Message::Frame(_) => Ok(None),
             Message::Ping(_) | Message::Pong(_) => {
                 self.silence.read_keep_alive(now);
                 Ok(None)

@@ -15,6 +15,7 @@
 //! | [`rendezvous`] | answering a sender |
 //! | [`foreign`] | senders that are no gateway: bridged to a service |
 //! | [`azbridge`] | the words in which azbridge's senders name a service |
+//! | [`http`] | answering an HTTP request from the device's own service |
 //! | [`session`] | which link belongs to which session |
 //! | [`services`] | the allow-list; dialling local ports |
 //! | [`log`], [`sys`], [`stop`] | one line per event; the kernel; the wish to end |
@@ -29,6 +30,7 @@ pub mod config;
 pub mod control;
 pub mod credentials;
 pub mod foreign;
+pub mod http;
 pub mod identity;
 pub mod listener;
 pub mod log;

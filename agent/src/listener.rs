@@ -1,15 +1,19 @@
 //! Keeps the control channel: opens it, renews its token, opens the next one when it is lost.
 //!
 //! Owns: when to try again, and what an operator reads about it. Leaves to others: the channel itself (`control`), tokens
-//! (`credentials`), answering senders (`rendezvous`). Links are not touched by anything that happens here: they are
+//! (`credentials`), answering senders (`rendezvous`) and HTTP requests (`http`). Links are not touched by anything that happens here: they are
 //! connections of their own.
 
-use std::{fmt, future::Future, io, rc::Rc, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use log::{debug, info, warn};
-use smol::{Timer, future};
+use smol::{
+    Timer,
+    channel::{Sender, bounded},
+    future,
+};
 use umbilical_link::{dial::Dialer, upgrade::UpgradeError};
-use umbilical_relay_protocol::{Accept, Headers, ListenerMessage, RelayMessage, Request, Response};
+use umbilical_relay_protocol::{Accept, ListenerMessage, RelayMessage, Request, Response};
 
 use crate::{
     backoff::Backoff,
@@ -34,6 +38,30 @@ pub trait Answer {
     fn answer(&self, accept: Accept);
 }
 
+/// Who is told of HTTP requests.
+pub trait Serve {
+    /// A request waits. Must not block; the response goes to its replies, or to a rendezvous.
+    fn serve(&self, asked: Asked);
+}
+
+/// An HTTP request that came over a control channel.
+pub struct Asked {
+    /// Its head, or where all of it is.
+    pub request: Request,
+    /// The body of a request whose head came; empty if it has none.
+    pub body: Vec<u8>,
+    /// Takes the response to the channel.
+    pub replies: Sender<Reply>,
+}
+
+/// A response for a control channel.
+pub struct Reply {
+    /// Its head, which says whether there is a body.
+    pub response: Response,
+    /// At most 64 KiB.
+    pub body: Vec<u8>,
+}
+
 /// One hybrid connection, listened at for as long as wanted.
 pub struct Listener {
     /// Where, and how to keep it alive.
@@ -54,7 +82,7 @@ pub struct Listener {
 
 impl Listener {
     /// Listens until `stop` is wanted, and then takes leave of the relay.
-    pub async fn run(&self, answers: &impl Answer, stop: &Stop) {
+    pub async fn run(&self, answers: &impl Answer, requests: &impl Serve, stop: &Stop) {
         let mut backoff = Backoff::new();
         let mut said = String::new();
         while !stop.is_wanted() {
@@ -65,7 +93,7 @@ impl Listener {
                     give_back_freed_memory();
                     said.clear();
                     let since = boot_time();
-                    let Err(lost) = self.serve(&mut channel, token, answers, stop).await else {
+                    let Err(lost) = self.serve(&mut channel, token, answers, requests, stop).await else {
                         return channel.close().await;
                     };
                     backoff.connection_held(boot_time().saturating_sub(since));
@@ -138,72 +166,46 @@ impl Listener {
         channel: &mut ControlChannel,
         mut token: Token,
         answers: &impl Answer,
+        requests: &impl Serve,
         stop: &Stop,
     ) -> Result<(), Lost> {
+        let (replies_in, replies) = bounded(1);
         loop {
             // beside the messages, not between them: a program that prints a token may take its time
-            let renewal = replacement(&self.credentials, &self.clock, &token, self.look_again);
             let fresh = {
-                let renewal = async { Served::Renewal(renewal.await) };
-                let stopped = async {
-                    stop.wanted().await;
-                    Served::Stopped
-                };
-                let messages = async { Served::Lost(self.take_messages(channel, answers).await) };
-                match future::or(future::or(messages, stopped), renewal).await {
-                    Served::Lost(lost) => return Err(lost),
-                    Served::Stopped => return Ok(()),
-                    Served::Renewal(fresh) => fresh,
+                let mut renewal = pin!(replacement(&self.credentials, &self.clock, &token, self.look_again));
+                loop {
+                    // each of these may be dropped half-way without a loss; what is written is written behind them
+                    let stopped = async {
+                        stop.wanted().await;
+                        Ok(Served::Stopped)
+                    };
+                    let arrived = async { channel.next().await.map(Served::Arrived) };
+                    let renewed = async { Ok(Served::Renewal(renewal.as_mut().await)) };
+                    let reply = async {
+                        match replies.recv().await {
+                            Ok(reply) => Ok(Served::Reply(reply)),
+                            Err(_) => future::pending().await,
+                        }
+                    };
+                    match future::or(future::or(arrived, stopped), future::or(reply, renewed)).await? {
+                        Served::Stopped => return Ok(()),
+                        Served::Renewal(fresh) => break fresh,
+                        Served::Reply(Reply { response, body }) => channel.respond(response, body).await?,
+                        Served::Arrived(Arrived::Message(message)) => handle(message, answers),
+                        Served::Arrived(Arrived::Request(request, body)) => {
+                            requests.serve(Asked { request, body, replies: replies_in.clone() });
+                        }
+                        Served::Arrived(Arrived::Unreadable(error)) => {
+                            warn!("ignored a message of the relay: {error}");
+                        }
+                    }
                 }
             };
             channel.send(&ListenerMessage::RenewToken { token: fresh.text().to_owned() }).await?;
             debug!("sent a fresh token for {}", self.relay.url);
             token = fresh;
         }
-    }
-
-    /// Takes messages until the channel is lost.
-    async fn take_messages(&self, channel: &mut ControlChannel, answers: &impl Answer) -> Lost {
-        loop {
-            let taken = match channel.next().await {
-                Ok(Arrived::Message(message)) => self.handle(message, channel, answers).await,
-                Ok(Arrived::Unreadable(error)) => {
-                    warn!("ignored a message of the relay: {error}");
-                    Ok(())
-                }
-                Err(lost) => Err(lost),
-            };
-            if let Err(lost) = taken {
-                return lost;
-            }
-        }
-    }
-
-    async fn handle(
-        &self,
-        message: RelayMessage,
-        channel: &mut ControlChannel,
-        answers: &impl Answer,
-    ) -> Result<(), Lost> {
-        match message {
-            RelayMessage::Accept(accept) => answers.answer(accept),
-            RelayMessage::Request(Request::Head(head)) => {
-                let path = head.request_target.split('?').next().unwrap_or_default();
-                debug!("refused an HTTP request: {} {path}", head.method);
-                let response = Response {
-                    request_id: head.id,
-                    status: 501,
-                    reason: Some("This device serves WebSockets only".to_owned()),
-                    headers: Headers::default(),
-                    body: false,
-                };
-                channel.send(&ListenerMessage::Response(response)).await?;
-            }
-            RelayMessage::Request(Request::Fetch { .. }) => debug!("ignored an HTTP request that is to be fetched"),
-            RelayMessage::Unknown(command) => debug!("ignored the unknown command {command:?}"),
-            other => debug!("ignored {other:?}"),
-        }
-        Ok(())
     }
 
     /// Says what happened; the same thing again only at `debug`, so that a day without a network is not a day of
@@ -231,9 +233,18 @@ impl Listener {
 }
 
 enum Served {
-    Lost(Lost),
     Stopped,
     Renewal(Token),
+    Reply(Reply),
+    Arrived(Arrived),
+}
+
+fn handle(message: RelayMessage, answers: &impl Answer) {
+    match message {
+        RelayMessage::Accept(accept) => answers.answer(accept),
+        RelayMessage::Unknown(command) => debug!("ignored the unknown command {command:?}"),
+        other => debug!("ignored {other:?}"),
+    }
 }
 
 /// Why there is no control channel at this moment.

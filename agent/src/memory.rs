@@ -9,8 +9,8 @@ use umbilical_link::{byte_stream, websocket::BUFFER_BYTES};
 use umbilical_mux::StreamState;
 
 use crate::{
-    config::{Foreign, Memory},
-    rendezvous,
+    config::{Foreign, Http, Memory},
+    http, rendezvous,
 };
 
 /// One TLS connection at its fullest: 64 KiB read ahead, a record of 16 KiB being read and one decrypted, 64 KiB waiting to
@@ -40,27 +40,32 @@ struct Line {
 }
 
 impl Budget {
-    /// For `memory` and the connections of `foreign` senders; `program` is what the process has in memory before its first connection, in bytes.
+    /// For `memory`, the connections of `foreign` senders and `http`; `program` is what the process has in memory before its
+    /// first connection, in bytes.
     #[must_use]
-    pub fn new(memory: &Memory, foreign: &Foreign, program: usize) -> Budget {
+    pub fn new(memory: &Memory, foreign: &Foreign, http: Option<&Http>, program: usize) -> Budget {
         let shape = memory.shape();
         let line = |what, count, each| Line { what, count, each };
         let links = memory.sessions + rendezvous::AT_ONCE;
         let streams = memory.sessions * memory.streams;
         let foreign = foreign.at_most();
-        Budget {
-            lines: vec![
-                line("program and configuration", 1, program),
-                line("control channel", 1, CONTROL_BYTES),
-                line("TLS connections", links + foreign + 1, TLS_BYTES),
-                line("link buffers", links, BUFFER_BYTES),
-                line("replay rings", memory.sessions, shape.replay),
-                line("receive pools", memory.sessions, shape.receive_memory()),
-                line("stream tables", streams, size_of::<StreamState>()),
-                line("open streams", streams, STREAM_BYTES),
-                line("foreign connections", foreign, byte_stream::BUFFER_BYTES + STREAM_BYTES),
-            ],
+        let requests = http.map_or(0, |http| http.max_requests);
+        let mut lines = vec![
+            line("program and configuration", 1, program),
+            line("control channel", 1, CONTROL_BYTES),
+            line("TLS connections", links + foreign + 1 + requests, TLS_BYTES),
+            line("link buffers", links, BUFFER_BYTES),
+            line("replay rings", memory.sessions, shape.replay),
+            line("receive pools", memory.sessions, shape.receive_memory()),
+            line("stream tables", streams, size_of::<StreamState>()),
+            line("open streams", streams, STREAM_BYTES),
+            line("foreign connections", foreign, byte_stream::BUFFER_BYTES + STREAM_BYTES),
+        ];
+        if http.is_some() {
+            lines.push(line("HTTP requests", requests, http::REQUEST_BYTES));
+            lines.push(line("waiting HTTP requests", 1, http::WAITING_BYTES));
         }
+        Budget { lines }
     }
 
     /// Bytes in all.
@@ -93,14 +98,16 @@ impl fmt::Display for Budget {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::config::Welcome;
+    use crate::config::{Target, Welcome};
 
     #[test]
     fn the_sum_is_that_of_the_lines_and_grows_with_each_setting() {
         let default = Memory::default();
         let none = Foreign::default();
-        let total = |memory: Memory| Budget::new(&memory, &none, 1_000_000).total();
+        let total = |memory: Memory| Budget::new(&memory, &none, None, 1_000_000).total();
         let base = total(default);
         assert!(base > 1_000_000 + 4 * (default.replay + default.receive));
         assert_eq!(total(Memory { replay: default.replay + 1024, ..default }), base + 4 * 1024);
@@ -108,8 +115,12 @@ mod tests {
         assert!(total(Memory { streams: default.streams + 1, ..default }) > base);
         assert!(total(Memory { sessions: default.sessions + 1, ..default }) > base + default.replay + default.receive);
         let some = Foreign { welcome: Welcome::Plain("ssh".into()), connections: 3 };
-        assert_eq!(Budget::new(&default, &some, 1_000_000).total(), base + 3 * FOREIGN_BYTES);
-        let last = Budget::new(&default, &none, 1_000_000).rows().last().unwrap();
+        assert_eq!(Budget::new(&default, &some, None, 1_000_000).total(), base + 3 * FOREIGN_BYTES);
+        let http = |max_requests| Http { max_requests, target: Target::Unix("/x".into()), timeout: Duration::ZERO };
+        let with = |max_requests| Budget::new(&default, &none, Some(&http(max_requests)), 1_000_000).total();
+        assert_eq!(with(0), base + http::WAITING_BYTES);
+        assert_eq!(with(3), with(0) + 3 * (TLS_BYTES + http::REQUEST_BYTES));
+        let last = Budget::new(&default, &none, None, 1_000_000).rows().last().unwrap();
         assert!(last.ends_with(&format!(" {base}")), "{last}");
     }
 }

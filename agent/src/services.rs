@@ -153,7 +153,8 @@ async fn dial(target: Target, name: Arc<str>) -> Result<Io, ResetReason> {
     })
 }
 
-async fn connect(target: &Target) -> io::Result<Io> {
+/// Connects to where a service lives.
+pub(crate) async fn connect(target: &Target) -> io::Result<Io> {
     match target {
         Target::Tcp { host, port } => {
             let addresses = smol::net::resolve((host.as_str(), *port)).await?;

@@ -23,6 +23,7 @@ use crate::{
     config::{self, Config, ConfigError, ProxyChoice, Warning},
     credentials::Credentials,
     foreign::ForeignSenders,
+    http::HttpRequests,
     identity::listener_id,
     listener::{LOOK_AGAIN, Listener},
     memory::{Budget, FOREIGN_BYTES},
@@ -88,6 +89,7 @@ struct Supervisor {
     sessions: Rc<Sessions>,
     foreign: Rc<ForeignSenders>,
     answers: Rc<Answers>,
+    requests: Rc<HttpRequests>,
     listening: Option<(Stopper, Task<()>)>,
 }
 
@@ -96,8 +98,7 @@ impl Supervisor {
         let Agent { file, config, warnings, clock, dialer, id } = agent;
         info!("umbilical-agent {} with {}", env!("CARGO_PKG_VERSION"), file.display());
         report(&warnings);
-        let budget = Budget::new(&config.memory, &config.foreign, resident_bytes().unwrap_or_default());
-        budget.rows().for_each(|row| info!("{row}"));
+        print_budget(&config);
         check_file_limit(&config);
         let services = Arc::new(ServiceTable::new(&config.services));
         let sessions = Rc::new(Sessions::new(Rc::clone(&executor), Arc::clone(&services), limits(&config)));
@@ -105,8 +106,10 @@ impl Supervisor {
         let foreign = Rc::new(ForeignSenders::new(Rc::clone(&executor), Arc::clone(&services), foreign, keep_alive));
         let doors = (Rc::clone(&sessions), Rc::clone(&foreign));
         let answers = Answers::new(Rc::clone(&executor), doors, Rc::clone(&dialer), config.relay.url.tls());
+        let requests = HttpRequests::new(Rc::clone(&executor), Rc::clone(&dialer), &config.relay, config.http.as_ref());
+        let listening = None;
         let mut supervisor =
-            Supervisor { file, config, clock, id, executor, services, sessions, foreign, answers, listening: None };
+            Supervisor { file, config, clock, id, executor, services, sessions, foreign, answers, requests, listening };
         supervisor.listen(dialer);
         supervisor
     }
@@ -162,8 +165,8 @@ impl Supervisor {
             random,
             look_again: LOOK_AGAIN,
         };
-        let answers = Rc::clone(&self.answers);
-        let task = self.executor.spawn(async move { listener.run(&answers, &stop).await });
+        let (answers, requests) = (Rc::clone(&self.answers), Rc::clone(&self.requests));
+        let task = self.executor.spawn(async move { listener.run(&answers, &requests, &stop).await });
         if let Some((stopper, task)) = self.listening.replace((stopper, task)) {
             drop(stopper);
             task.detach();
@@ -186,6 +189,7 @@ impl Supervisor {
             warn!("{file}: a change of [memory] takes effect when the agent is restarted");
             config.memory = self.config.memory;
         }
+        let http_changed = config.http != self.config.http;
         let relay_changed = config.relay != self.config.relay;
         let (changed, gone) = self.services.replace(&config.services);
         self.config = config;
@@ -195,6 +199,10 @@ impl Supervisor {
             info!("{most} foreign connections at most from now on, {} bytes of memory", most * FOREIGN_BYTES);
         }
         self.answers.set_dialer(Rc::clone(&dialer), self.config.relay.url.tls());
+        self.requests.change(Rc::clone(&dialer), &self.config.relay, self.config.http.as_ref());
+        if http_changed {
+            print_budget(&self.config);
+        }
         if relay_changed {
             self.listen(dialer);
         }
@@ -241,6 +249,14 @@ fn make_dialer(relay: &config::Relay, clock: &Arc<Clock>) -> Result<Dialer, Star
         }
     };
     Ok(Dialer { tls: tls::client_config(&roots, time).map_err(StartError::Tls)?, proxy })
+}
+
+fn print_budget(config: &Config) {
+    for row in
+        Budget::new(&config.memory, &config.foreign, config.http.as_ref(), resident_bytes().unwrap_or_default()).rows()
+    {
+        info!("{row}");
+    }
 }
 
 fn limits(config: &Config) -> Limits {

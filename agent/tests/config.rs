@@ -4,10 +4,11 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use umbilical_agent::config::{
-    Auth, Config, Foreign, HttpAddress, KeepAliveFrame, Memory, ProxyChoice, Session, Target, Warning, Welcome,
+    Auth, Config, Foreign, Http, HttpAddress, KeepAliveFrame, Memory, ProxyChoice, Session, Target, Warning, Welcome,
 };
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/agent.toml");
@@ -48,7 +49,7 @@ fn what_the_example_comments_out_is_the_default() {
         "#metadata-endpoint",
         "#plain-service",
     ];
-    const DEFAULTS: usize = 10;
+    const DEFAULTS: usize = 12;
     let mut defaults = 0;
     let spelt_out: String = text
         .lines()
@@ -65,13 +66,13 @@ fn what_the_example_comments_out_is_the_default() {
     let config = parse(LEAST).unwrap();
     assert_eq!((config.memory, config.session), (Memory::default(), Session::default()));
     assert_eq!(config.foreign, Foreign { welcome: Welcome::Refused, connections: 8 });
-    assert_eq!(config.relay.proxy, ProxyChoice::Environment);
+    assert_eq!((config.relay.proxy, config.http), (ProxyChoice::Environment, None));
 }
 
 #[test]
 fn the_example_has_every_key() {
     let text = fs::read_to_string(EXAMPLE).unwrap();
-    for table in ["", "relay.", "relay.auth.", "services.x.", "foreign.", "memory.", "session."] {
+    for table in ["", "relay.", "relay.auth.", "services.x.", "foreign.", "http.", "memory.", "session."] {
         let error = parse_error(&format!("{table}no-such-key = 1\nservices.x.target = 'unix:/x'\n{LEAST}"));
         let (_, expected) = error.split_once("expected ").unwrap_or_else(|| panic!("{error}"));
         for key in expected.split([',', ' ']).filter(|word| !word.is_empty() && *word != "or") {
@@ -97,6 +98,10 @@ fn every_value_arrives_where_it_belongs() {
         [foreign]
         plain-service = "plc.1"
         connections = 3
+        [http]
+        target = "unix:/run/web.sock"
+        max-requests = 3
+        timeout = "5s"
         [memory]
         replay = 32768
         receive = "1M"
@@ -116,6 +121,8 @@ fn every_value_arrives_where_it_belongs() {
     assert_eq!(config.relay.auth, Auth::TokenCommand { program: "/bin/fetch".into(), arguments: vec!["-x".into()] });
     assert_eq!(config.services["plc.1"].target, Target::Tcp { host: "::1".into(), port: 502 });
     assert_eq!(config.foreign, Foreign { welcome: Welcome::Plain("plc.1".into()), connections: 3 });
+    let target = Target::Unix("/run/web.sock".into());
+    assert_eq!(config.http, Some(Http { target, max_requests: 3, timeout: Duration::from_secs(5) }));
     assert_eq!(config.memory, Memory { replay: 32 * 1024, receive: 1024 * 1024, streams: 3, sessions: 1 });
     assert_eq!((config.session.resume_for.as_secs(), config.session.drain_for.as_secs()), (300, 0));
 }
@@ -132,7 +139,7 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         (String::new(), "agent.toml: `relay` is missing, expected a table with url and auth, or with connection-string-file".to_owned()),
         (
             with("[memmory]"),
-            "agent.toml:4: unknown key `memmory` at the top level, expected relay, services, foreign, memory or session".to_owned(),
+            "agent.toml:4: unknown key `memmory` at the top level, expected relay, services, foreign, http, memory or session".to_owned(),
         ),
         (
             with("[services.ssh]\ntarget = 'tcp:a:1'\nmax-stream = 1"),

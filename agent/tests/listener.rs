@@ -7,7 +7,7 @@ use std::{cell::RefCell, io::Write, rc::Rc, sync::Arc, time::Duration};
 
 use async_tungstenite::tungstenite::Message;
 use log::Level;
-use smol::future;
+use smol::{LocalExecutor, future};
 use support::{
     files::{Directory, text},
     logs,
@@ -18,6 +18,7 @@ use umbilical_agent::{
     clock::Clock,
     config::{self, Auth, KeepAliveFrame, ProxyChoice},
     credentials::Credentials,
+    http::HttpRequests,
     listener::{Answer, Listener},
     stop::{Stopper, stop},
 };
@@ -46,6 +47,8 @@ struct Setting {
     files: Directory,
     listener: Listener,
     senders: Senders,
+    executor: Rc<LocalExecutor<'static>>,
+    requests: Rc<HttpRequests>,
 }
 
 impl Setting {
@@ -79,16 +82,19 @@ impl Setting {
             random: || 1 << 20,
             look_again: Duration::from_millis(10),
         };
-        Setting { relay, files, listener, senders: Senders::default() }
+        let executor = Rc::new(LocalExecutor::new());
+        let requests = HttpRequests::new(Rc::clone(&executor), Rc::clone(&listener.dialer), &listener.relay, None);
+        Setting { relay, files, listener, senders: Senders::default(), executor, requests }
     }
 
     /// Runs the listener beside `script`, which ends the test.
     fn run(&self, script: impl AsyncFnOnce(&Setting, Stopper)) {
         let (stopper, stop) = stop();
-        smol::block_on(future::or(script(self, stopper), async {
-            self.listener.run(&self.senders, &stop).await;
+        let listening = async {
+            self.listener.run(&self.senders, &self.requests, &stop).await;
             future::pending::<()>().await;
-        }));
+        };
+        smol::block_on(self.executor.run(future::or(script(self, stopper), listening)));
     }
 }
 
@@ -145,7 +151,8 @@ fn an_http_request_is_refused_on_the_spot() {
         control.send(&RelayMessage::Request(Request::Head(head))).await;
         control.0.send(Message::binary(vec![1; 1000])).await.unwrap();
         let ListenerMessage::Response(response) = control.message().await else { panic!("no response") };
-        assert_eq!((response.request_id.as_str(), response.status, response.body), ("r1", 501, false));
+        assert_eq!((response.request_id.as_str(), response.status, response.body), ("r1", 501, true));
+        assert_eq!(response.reason.unwrap(), "This device serves no HTTP: its configuration has no [http]");
     });
 }
 
@@ -479,7 +486,7 @@ fn asked_to_stop_while_it_waits_it_is_gone_at_once() {
         logs::line(Level::Warn, "next try in 30.0 s").await;
         drop(stopper);
     };
-    let listener = setting.listener.run(&setting.senders, &stop);
+    let listener = setting.listener.run(&setting.senders, &setting.requests, &stop);
     smol::block_on(soon("the listener's end", future::zip(refused, listener)));
 }
 

@@ -46,6 +46,11 @@ impl<'a> ResponseHead<'a> {
         })
     }
 
+    /// Name and value of every field, in order.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.fields.iter().map(|field| (field.name, field.value))
+    }
+
     /// The values of all fields called `name`, in order, without surrounding blanks.
     pub fn values(&self, name: &str) -> impl Iterator<Item = &'a [u8]> {
         self.fields.iter().filter(move |field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)

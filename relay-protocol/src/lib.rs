@@ -46,5 +46,7 @@ pub use headers::{Headers, InvalidHeader};
 pub use http_target::{HttpTarget, request_address};
 pub use preamble::{PortMode, PreambleHead, PreambleReply};
 pub use rejection::Rejection;
-pub use request_target::{Action, MAX_ENTITY_PATH, Refusal, RequestTarget, entity_key, find_entity, user_query};
+pub use request_target::{
+    Action, MAX_ENTITY_PATH, Refusal, RequestTarget, application_target, entity_key, find_entity, user_query,
+};
 pub use token::{AUTHORIZATION_HEADER, SasToken, TokenError};

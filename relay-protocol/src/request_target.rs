@@ -182,6 +182,25 @@ pub fn find_entity<E>(path: &str, mut lookup: impl FnMut(&str) -> Option<E>) -> 
     })
 }
 
+/// An HTTP request's target as the application behind its listener knows it: without the path of the `entity` in front,
+/// which is given as well, as it came and without a slash at its end. Both begin with `/`, unless the target is not below
+/// the entity: then nothing is taken off, and the prefix is empty.
+///
+/// `/Hyco/a/b?c` at the entity `hyco` is (`/Hyco`, `/a/b?c`).
+pub fn application_target<'t>(target: &'t str, entity: &str) -> (&'t str, String) {
+    let path = &target[..target.find('?').unwrap_or(target.len())];
+    let segments = 1 + entity.trim_matches('/').matches('/').count();
+    // the slash in front of the first segment is the first one
+    let end = path.match_indices('/').nth(segments).map_or(path.len(), |(at, _)| at);
+    let is_entity = path.starts_with('/') && entity_key(&percent::decode(&path[..end])) == entity_key(entity);
+    if !is_entity {
+        return ("", target.to_owned());
+    }
+    let rest = &target[end..];
+    let slash = if rest.starts_with('/') { "" } else { "/" };
+    (&path[..end], format!("{slash}{rest}"))
+}
+
 /// The application's part of a query (without `?`).
 ///
 /// A pair is the protocol's when its key begins with `sb-hc-`, ignoring case, and it has a `=`, even with nothing

@@ -1,7 +1,8 @@
 //! Addresses: what operators write, what relays send, what clients ask for.
 
 use umbilical_relay_protocol::{
-    Action, AddressError, MAX_ENTITY_PATH, RelayUrl, Rendezvous, RequestTarget, entity_key, find_entity, user_query,
+    Action, AddressError, MAX_ENTITY_PATH, RelayUrl, Rendezvous, RequestTarget, application_target, entity_key,
+    find_entity, user_query,
 };
 
 #[test]
@@ -286,4 +287,23 @@ fn errors_say_what_to_write_instead() {
         assert!(error.contains(advice), "{text}: {error}");
     }
     assert!(RequestTarget::parse("/hyco").unwrap_err().to_string().contains("/$hc/"));
+}
+
+#[test]
+fn an_application_does_not_see_the_path_of_its_entity() {
+    for (target, entity, expected) in [
+        ("/hyco", "hyco", ("/hyco", "/")),
+        ("/hyco/", "hyco", ("/hyco", "/")),
+        ("/Hyco/a/b?c=/d", "hyco", ("/Hyco", "/a/b?c=/d")),
+        ("/hyco?a", "hyco", ("/hyco", "/?a")),
+        ("/site/gateway%2d1/x%2Fy", "site/gateway-1", ("/site/gateway%2d1", "/x%2Fy")),
+        ("/hyco//a", "hyco", ("/hyco", "//a")),
+        ("/hyco2/a", "hyco", ("", "/hyco2/a")),
+        ("/site", "site/gateway", ("", "/site")),
+        ("*", "hyco", ("", "*")),
+        ("", "hyco", ("", "")),
+    ] {
+        let (prefix, rest) = application_target(target, entity);
+        assert_eq!((prefix, rest.as_str()), expected, "{target} at {entity}");
+    }
 }

@@ -39,6 +39,7 @@ pub struct Setup {
     services: Vec<(String, SocketAddrV4)>,
     exposed_only: Vec<String>,
     proxy: Option<String>,
+    http: Option<SocketAddrV4>,
     memory: String,
     plain: Option<String>,
 }
@@ -47,7 +48,7 @@ impl Setup {
     /// Nothing yet.
     pub fn new(topology: Topology) -> Setup {
         let (services, exposed_only, memory) = (Vec::new(), Vec::new(), String::new());
-        Setup { topology, services, exposed_only, proxy: None, memory, plain: None }
+        Setup { topology, services, exposed_only, proxy: None, http: None, memory, plain: None }
     }
 
     /// A service of the device, and an exposure of it.
@@ -68,6 +69,13 @@ impl Setup {
     #[must_use]
     pub fn proxy(mut self, url: &str) -> Setup {
         self.proxy = Some(url.to_owned());
+        self
+    }
+
+    /// The device's HTTP service, for requests to the relay.
+    #[must_use]
+    pub fn http(mut self, target: SocketAddrV4) -> Setup {
+        self.http = Some(target);
         self
     }
 
@@ -247,6 +255,9 @@ impl Deployment {
         }
         if let Some(service) = &self.setup.plain {
             let _ = writeln!(text, "[foreign]\nplain-service = \"{service}\"");
+        }
+        if let Some(target) = &self.setup.http {
+            let _ = writeln!(text, "[http]\ntarget = \"tcp:{target}\"");
         }
         if !self.setup.memory.is_empty() {
             let _ = writeln!(text, "[memory]\n{}", self.setup.memory);

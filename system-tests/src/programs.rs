@@ -6,6 +6,7 @@ pub mod nginx;
 pub mod postgresql;
 pub mod sshd;
 pub mod tinyproxy;
+pub mod web_service;
 
 use std::{
     env,
