@@ -93,7 +93,7 @@ pub struct Rule {
 /// What a good token grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Name of the rule that it was signed with.
+    /// Name of the rule that it was signed with; of a bearer token the issuer's name and the owner's, `entra/1b4e..`.
     pub key_name: String,
     /// Until when, in Unix seconds.
     pub expires: u64,

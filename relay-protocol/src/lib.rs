@@ -14,6 +14,9 @@
 //! | `token.rs` | shared access signatures: sign, verify |
 //! | `authorization.rs` | keys, rules, rights: is this token good for this |
 //! | `connection_string.rs` | a relay's address and a key in one line |
+//! | `bearer.rs` | JSON Web Tokens: parse, verify |
+//! | `key_set.rs` | the public keys of those who make them |
+//! | `issuer.rs` | whose are trusted, and what they are good for |
 //! | `rejection.rs` | refused handshakes: status and reason |
 //! | `control.rs`, `control/fields.rs` | messages on the control channel, and reading their members |
 //! | `headers.rs` | HTTP headers inside those messages |
@@ -23,11 +26,14 @@
 
 mod address;
 mod authorization;
+mod bearer;
 mod close;
 mod connection_string;
 mod control;
 mod headers;
 mod http_target;
+mod issuer;
+mod key_set;
 mod percent;
 mod preamble;
 mod rejection;
@@ -36,6 +42,7 @@ mod token;
 
 pub use address::{AddressError, MAX_LISTENERS, RENDEZVOUS_VALIDITY, RelayUrl, Rendezvous};
 pub use authorization::{Grant, Key, Right, Rights, Rule, authorize};
+pub use bearer::BearerToken;
 pub use close::Close;
 pub use connection_string::{ConnectionString, ConnectionStringError, Credential};
 pub use control::{
@@ -45,6 +52,8 @@ pub use control::{
 pub use headers::{Headers, InvalidHeader};
 pub use http_target::{HttpTarget, request_address};
 pub use preamble::{PortMode, PreambleHead, PreambleReply};
+pub use issuer::{Issuer, RELAY_AUDIENCE, SubjectGrant};
+pub use key_set::{KeySet, KeySetError, MAX_KEYS};
 pub use rejection::Rejection;
 pub use request_target::{
     Action, MAX_ENTITY_PATH, Refusal, RequestTarget, application_target, entity_key, find_entity, user_query,

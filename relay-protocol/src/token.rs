@@ -137,9 +137,9 @@ impl fmt::Debug for SasToken {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// Something else than a shared access signature.
+    /// Neither a shared access signature nor, where one is taken, a bearer token.
     NotSas,
-    /// The named field is missing, there twice, or unreadable.
+    /// The named field, part or claim is missing, there twice, or unreadable.
     Malformed(&'static str),
     /// No rule of this name, neither of the entity nor of the namespace.
     UnknownKeyName {
@@ -172,6 +172,56 @@ pub enum TokenError {
         /// What it lacks.
         wanted: Right,
     },
+    /// A bearer token of an issuer that is not trusted here.
+    UnknownIssuer {
+        /// What the issuer calls itself.
+        issuer: String,
+    },
+    /// A bearer token that is signed in a way that is not taken.
+    Algorithm {
+        /// The name in the token.
+        algorithm: String,
+    },
+    /// A bearer token signed with a key that its issuer is not known to have.
+    UnknownSigningKey {
+        /// The issuer.
+        issuer: String,
+        /// The key's name in the token, empty if it names none.
+        key_id: String,
+    },
+    /// A bearer token that its issuer has not signed.
+    InvalidBearerSignature {
+        /// The issuer.
+        issuer: String,
+    },
+    /// A bearer token that is no longer good.
+    BearerExpired {
+        /// For how long, in seconds.
+        seconds_ago: u64,
+        /// Since when, in Unix seconds.
+        expires: u64,
+    },
+    /// A bearer token that is not good yet.
+    NotYetValid {
+        /// For how long, in seconds.
+        seconds: u64,
+        /// From when on, in Unix seconds.
+        not_before: u64,
+    },
+    /// A bearer token made for somebody else.
+    WrongAudience {
+        /// For whom.
+        made_for: String,
+        /// For whom it should be.
+        wanted: String,
+    },
+    /// A bearer token whose owner has the right neither by a role nor by a grant.
+    MissingRole {
+        /// The owner.
+        subject: String,
+        /// What it lacks.
+        wanted: Right,
+    },
 }
 
 impl TokenError {
@@ -183,8 +233,15 @@ impl TokenError {
             | Self::Malformed(_)
             | Self::UnknownKeyName { .. }
             | Self::InvalidSignature { .. }
-            | Self::Expired { .. } => 401,
-            Self::WrongPath { .. } | Self::MissingRight { .. } => 403,
+            | Self::Expired { .. }
+            | Self::UnknownIssuer { .. }
+            | Self::Algorithm { .. }
+            | Self::UnknownSigningKey { .. }
+            | Self::InvalidBearerSignature { .. }
+            | Self::BearerExpired { .. }
+            | Self::NotYetValid { .. }
+            | Self::WrongAudience { .. } => 401,
+            Self::WrongPath { .. } | Self::MissingRight { .. } | Self::MissingRole { .. } => 403,
         }
     }
 }
@@ -192,9 +249,11 @@ impl TokenError {
 impl fmt::Display for TokenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotSas => write!(f, "the token is not of the form `{SCHEME} sr=..&sig=..&se=..&skn=..`"),
+            Self::NotSas => {
+                write!(f, "the token is neither of the form `{SCHEME} sr=..&sig=..&se=..&skn=..` nor a JSON Web Token")
+            }
             Self::Malformed(field) => {
-                write!(f, "the token is malformed: its field `{field}` is missing, there twice, or unreadable")
+                write!(f, "the token is malformed: its `{field}` is missing, there twice, or unreadable")
             }
             Self::UnknownKeyName { key_name } => {
                 write!(f, "the token is signed with the key {key_name:?}, and there is no rule of that name here")
@@ -211,6 +270,31 @@ impl fmt::Display for TokenError {
             }
             Self::MissingRight { key_name, wanted } => {
                 write!(f, "the key {key_name:?} does not have the right {wanted:?}")
+            }
+            Self::UnknownIssuer { issuer } => {
+                write!(f, "the token's issuer {issuer:?} is not trusted here: configure it, exactly in this spelling")
+            }
+            Self::Algorithm { algorithm } => {
+                write!(f, "the token is signed with {algorithm:?}, RS256 and ES256 are taken")
+            }
+            Self::UnknownSigningKey { issuer, key_id } => {
+                write!(f, "the token is signed with the key {key_id:?}, which {issuer:?} is not known to have")
+            }
+            Self::InvalidBearerSignature { issuer } => {
+                write!(f, "the token has an invalid signature: {issuer:?} has not signed it")
+            }
+            Self::BearerExpired { seconds_ago, expires } => {
+                write!(f, "the token expired {seconds_ago} s ago (exp={expires}): get another one")
+            }
+            Self::NotYetValid { seconds, not_before } => write!(
+                f,
+                "the token is not valid for another {seconds} s (nbf={not_before}): check the clocks of its issuer and here"
+            ),
+            Self::WrongAudience { made_for, wanted } => {
+                write!(f, "the token is for the audience {made_for:?} and not for {wanted:?}")
+            }
+            Self::MissingRole { subject, wanted } => {
+                write!(f, "the token's owner {subject:?} has neither a role nor a grant with the right {wanted:?} here")
             }
         }
     }
@@ -239,7 +323,7 @@ fn split_resource(resource: &str) -> (&str, &str) {
 }
 
 /// Whether the path `signed` is `path` or a prefix of it in whole segments.
-fn is_above(signed: &str, path: &str) -> bool {
+pub(crate) fn is_above(signed: &str, path: &str) -> bool {
     let signed = signed.trim_matches('/');
     let signed = match signed.split_once('/') {
         Some((MARKER, entity)) => entity.trim_matches('/'),

@@ -136,6 +136,7 @@ fn refusals_tell_an_operator_what_to_do() {
     let name = || "device".to_owned();
     let table = [
         (TokenError::NotSas, 401, "sr=..&sig="),
+        (TokenError::NotSas, 401, "JSON Web Token"),
         (TokenError::Malformed("se"), 401, "`se`"),
         (TokenError::UnknownKeyName { key_name: name() }, 401, "no rule of that name"),
         (TokenError::InvalidSignature { key_name: name() }, 401, "The token has an invalid signature"),
@@ -188,5 +189,49 @@ fn a_key_name_that_is_not_encoded_is_found_too() {
     for spelling in ["my%20key", "my+key", "my key"] {
         let token = token.replace("my%20key", spelling);
         assert_eq!(SasToken::parse(&token).unwrap().key_name(), "my key", "{spelling}");
+    }
+}
+
+/// What each client signs for, with its own spelling of escapes: the string is signed as it stands.
+#[test]
+fn every_known_client_s_spelling_of_the_resource_is_taken() {
+    let (key, expires) = ("one", NOW + 60);
+    let signed = |resource: &str| {
+        use ring::hmac::{HMAC_SHA256, Key, sign};
+        let signature = sign(&Key::new(HMAC_SHA256, key.as_bytes()), format!("{resource}\n{expires}").as_bytes());
+        let signature = data_encoding::BASE64.encode(signature.as_ref()).replace('+', "%2B").replace('=', "%3D");
+        format!("SharedAccessSignature sr={resource}&sig={signature}&se={expires}&skn=device")
+    };
+    let rules = [rule("device", key, None, &[Right::Listen, Right::Send])];
+    let covered =
+        |resource: &str, path: &str| authorize(&signed(resource), Right::Send, path, &rules, &[], NOW).is_ok();
+    let table = [
+        (".NET", "http%3A%2F%2Fns.example%2Fhyco%2F", "hyco"),
+        (".NET keeps the case of the path", "http%3A%2F%2Fns.example%2FHyCo%2F", "hyco"),
+        ("hyco-ws, hyco-https", "http%3A%2F%2Fns.servicebus.windows.net%3A443%2Fhyco", "hyco"),
+        ("hyco-ws with a port of one's own", "http%3A%2F%2Flocalhost%3A9001%2Fhyco", "hyco"),
+        ("hyco-ws, the sender's suffix in it", "http%3A%2F%2Flocalhost%3A9001%2Fhyco%2Fsub%2Fpath", "hyco/sub/path"),
+        ("hyco-ws on IPv6", "http%3A%2F%2F%5B%3A%3A1%5D%3A9001%2Fhyco", "hyco"),
+        ("the Python sample", "http%3A%2F%2Fns.example%2Fhyco", "hyco"),
+        ("the protocol guide", "http%3a%2f%2fns.example%2fhyco%2f", "hyco"),
+        ("PHP's lower case, no slash", "http%3a%2f%2fns.example%2fhyco", "hyco/sub"),
+        ("the whole namespace", "sb%3A%2F%2Fns.servicebus.windows.net%2F", "hyco/sub"),
+        ("the whole namespace, bare", "http%3A%2F%2Fns.servicebus.windows.net", "hyco"),
+        ("with the marker", "https%3A%2F%2Fns.example%2F%24hc%2Fhyco", "hyco"),
+        ("another scheme", "amqp%3A%2F%2Fns.example%2Fhyco", "hyco"),
+        ("an entity with a slash", "http%3A%2F%2Fns.example%2Fplant%2Fline%2F", "plant/line"),
+        ("what is above the entity", "http%3A%2F%2Fns.example%2Fplant%2F", "plant/line"),
+    ];
+    for (client, resource, path) in table {
+        assert!(covered(resource, path), "{client}: {resource} does not cover {path}");
+    }
+    for (resource, path) in [
+        ("http%3A%2F%2Fns.example%2Fhyco%2F", "hyco2"),
+        ("http%3A%2F%2Fns.example%2Fhyco2", "hyco"),
+        ("http%3A%2F%2Fns.example%2Fhyco%2Fsub", "hyco"),
+        ("http%3A%2F%2Fns.example%2Fplant", "plants/line"),
+        ("http%3A%2F%2Fns.example%2Fhyco%3Fhyco2", "hyco2"),
+    ] {
+        assert!(!covered(resource, path), "{resource} covers {path}");
     }
 }
