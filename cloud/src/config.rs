@@ -6,6 +6,8 @@
 //! | `value` | the notations of sizes, durations, networks, addresses |
 //! | `relay` | `[relay]`: from tables and files to the embedded relay's settings |
 //! | `gateway` | `[gateway]`: from tables and files to exposures and the way to the relay |
+//! | `issuers` | `[relay.issuers]`: whose bearer tokens are believed |
+//! | `proxy` | the way out, for whoever dials |
 //! | `file` | files that the configuration names |
 //! | `error` | what can be wrong, with its line; what is odd |
 //!
@@ -16,6 +18,8 @@ mod document;
 mod error;
 mod file;
 mod gateway;
+mod issuers;
+mod proxy;
 mod relay;
 mod value;
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use umbilical_cloud::config::{Auth, Config, ListenerKind, RelayChoice};
+use umbilical_cloud::relay::config::KeySource;
 use umbilical_relay_protocol::{RelayUrl, Right};
 
 /// A folder with the files that a configuration names.
@@ -27,6 +28,7 @@ impl Folder {
         folder.write("listen.key", "key of listen\n");
         folder.write("old.key", "old key\n");
         folder.write("empty", " \n");
+        folder.write("keys.json", KEYS);
         folder
     }
 
@@ -51,6 +53,24 @@ impl Folder {
         text.replace(&format!("{}/", self.0.path().display()), "@")
     }
 }
+
+const KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
+const ISSUERS: &str = r#"
+[relay.issuers.entra]
+issuer = "https://login.microsoftonline.com/T/v2.0"
+jwks-url = "https://login.microsoftonline.com:8443/T/keys?p=1"
+ca-file = "@relay.pem"
+proxy = "none"
+[[relay.issuers.entra.grants]]
+subject = "object"
+rights = ["listen"]
+hybrid-connections = ["d1/"]
+[relay.issuers.local]
+issuer = "local"
+jwks-file = "@keys.json"
+audience = "api://relay"
+"#;
 
 const RELAY: &str = r#"
 [relay]
@@ -99,6 +119,14 @@ fn the_example_loads_and_shows_the_defaults() {
         "max-connections = 20000",
         "response-timeout",
         "secondary-file",
+        "[relay.issuers.entra]",
+        "issuer =",
+        "jwks-url",
+        "audience",
+        "[[relay.issuers.entra.grants]]",
+        "subject",
+        "rights = [\"listen\"]",
+        "hybrid-connections = [",
         "requires-client-authorization",
         "keep-alive",
         "resume-for",
@@ -122,6 +150,7 @@ fn the_example_loads_and_shows_the_defaults() {
     assert_eq!(one.keep_alive, other.keep_alive);
     let (one, other) = (config.relay.unwrap().config, full.relay.unwrap().config);
     assert_eq!((one.limits, one.deadlines), (other.limits, other.deadlines));
+    assert_eq!((one.issuers.len(), other.issuers[0].issuer.grants.len()), (0, 1));
     assert_eq!(
         one.hybrid_connections[0].requires_client_authorization,
         other.hybrid_connections[0].requires_client_authorization
@@ -452,6 +481,105 @@ fn what_is_wrong_has_a_line_and_says_what_was_expected() {
     assert!(folder.load(&both).is_ok() && folder.load(&elsewhere).is_ok());
     let missing = Config::load(Path::new("/nonexistent/cloud.toml")).unwrap_err().to_string();
     assert!(missing.starts_with("/nonexistent/cloud.toml: cannot read the configuration: No such file"), "{missing}");
+}
+
+#[test]
+fn issuers_become_what_they_say() {
+    let folder = Folder::new();
+    let (config, warnings) = folder.load(&format!("{RELAY}{ISSUERS}[relay.hybrid-connections.d2]\n")).unwrap();
+    assert_eq!(warnings, [] as [String; 0], "who may listen at d2 is the issuers' to say");
+    let relay = config.relay.unwrap().config;
+    let [entra, local] = &relay.issuers[..] else { panic!("two issuers") };
+    let KeySource::Server(server) = &entra.keys else { panic!("a server") };
+    assert_eq!(
+        (server.target.authority().as_str(), server.path.as_str()),
+        ("login.microsoftonline.com:8443", "/T/keys?p=1")
+    );
+    assert_eq!((entra.issuer.name.as_str(), entra.issuer.audience.as_str()), ("entra", "https://relay.azure.net/"));
+    let [grant] = &entra.issuer.grants[..] else { panic!("one grant") };
+    assert_eq!((grant.subject.as_str(), &grant.paths[..]), ("object", ["d1".to_owned()].as_slice()));
+    assert!(grant.rights.allow(Right::Listen) && !grant.rights.allow(Right::Send));
+    assert!(matches!(&local.keys, KeySource::Fixed(keys) if keys.len() == 1));
+    assert_eq!((local.issuer.issuer.as_str(), local.issuer.audience.as_str()), ("local", "api://relay"));
+}
+
+#[test]
+fn what_is_wrong_with_issuers_and_keys_is_told() {
+    let folder = Folder::new();
+    let issuers = format!("{RELAY}{ISSUERS}");
+    let twelve = |n| {
+        (0..n).map(|n| format!("[relay.keys.k{n}]\nsecret-file='@send.key'\nrights=['send']\n")).collect::<String>()
+    };
+    for (from, to, expected) in [
+        ("issuer = \"local\"\n", "", "@cloud.toml:22: missing field `issuer`"),
+        (
+            "issuer = \"local\"",
+            "issuer = \"https://login.microsoftonline.com/T/v2.0\"",
+            "@cloud.toml:23: `relay.issuers.local.issuer`: expected what the issuer calls itself, and no other table's",
+        ),
+        (
+            "jwks-file = \"@keys.json\"\n",
+            "",
+            "@cloud.toml:23: `relay.issuers.local.issuer`: expected one of `jwks-file`",
+        ),
+        (
+            "jwks-file =",
+            "jwks-url = 'https://x/y'\njwks-file =",
+            "`jwks-file` and `jwks-url` beside it, found \"both\"",
+        ),
+        ("@keys.json", "@no.json", "@cloud.toml:24: `relay.issuers.local.jwks-file`: cannot read @no.json"),
+        (
+            "@keys.json",
+            "@send.key",
+            "@cloud.toml:24: `relay.issuers.local.jwks-file`: @send.key: the key set is not JSON",
+        ),
+        ("jwks-file =", "proxy = 'none'\njwks-file =", "`relay.issuers.local.proxy`: expected a `jwks-url` beside it"),
+        (
+            "jwks-file =",
+            "ca-file = '@relay.pem'\njwks-file =",
+            "`relay.issuers.local.ca-file`: expected a `jwks-url` beside",
+        ),
+        (
+            "https://login.microsoftonline.com:8443",
+            "http://x",
+            "@cloud.toml:15: `relay.issuers.entra.jwks-url`: expected https://HOST",
+        ),
+        (
+            "ca-file = \"@relay.pem\"",
+            "ca-file = \"@no.pem\"",
+            "@cloud.toml:16: `relay.issuers.entra.ca-file`: cannot read @no.pem",
+        ),
+        (
+            "\"none\"",
+            "\"http://u:secret@x y\"",
+            "`relay.issuers.entra.proxy`: expected http://[USER:PASSWORD@]HOST:PORT",
+        ),
+        (
+            "\"object\"",
+            "\" \"",
+            "@cloud.toml:19: `relay.issuers.entra.grants.subject`: expected an object id or subject",
+        ),
+        (
+            "\"d1/\"",
+            "\"/\"",
+            "@cloud.toml:21: `relay.issuers.entra.grants.hybrid-connections`: expected names of devices",
+        ),
+        ("[\"d1/\"]", "[]", "expected `hybrid-connections` with names of devices, or none of it for all devices"),
+        ("[\"listen\"]\nhybrid", "[]\nhybrid", "@cloud.toml:20: `relay.issuers.entra.grants.rights`: expected some of"),
+        ("audience =", "audiences =", "unknown field `audiences`"),
+        (
+            "[relay.keys.operator]",
+            &(twelve(12) + "[relay.keys.operator]"),
+            "`relay.keys`: expected 12 keys at most, found \"13\"",
+        ),
+    ] {
+        assert!(issuers.contains(from), "{from:?} is not in the text");
+        let (head, tail) = issuers.rsplit_once(from).unwrap();
+        let error = folder.load(&format!("{head}{to}{tail}")).expect_err(expected);
+        assert!(error.contains(expected), "expected {expected}\n   found {error}");
+        assert!(!error.contains("secret@") && error.lines().count() == 1, "{error}");
+    }
+    folder.load(&issuers.replacen("[relay.keys.operator]", &(twelve(11) + "[relay.keys.operator]"), 1)).unwrap();
 }
 
 #[test]

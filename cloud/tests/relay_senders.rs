@@ -47,6 +47,21 @@ fn tokens_that_do_not_allow_to_send_are_refused() {
 }
 
 #[test]
+fn a_token_may_be_for_the_suffix_too_as_hyco_ws_signs_it() {
+    run(async {
+        let relay = start(&config());
+        let mut listener = relay.listen("device").await;
+        let token = token("device/sub/path", "send");
+        let _sender = relay.ask("/$hc/device/sub/path?a=1", &[("ServiceBusAuthorization", &token)]).await;
+        assert!(listener.invitation().await.address.contains("/$hc/device/sub/path?a=1&"));
+        for path in ["device", "device/sub", "device/sub/paths"] {
+            let answer = relay.answer(&format!("/$hc/{path}"), &[("ServiceBusAuthorization", &token)]).await;
+            assert_eq!(answer.status, 403, "{path}");
+        }
+    });
+}
+
+#[test]
 fn nobody_there_is_404_in_different_words() {
     run(async {
         let relay = start(&config());

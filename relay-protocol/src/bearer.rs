@@ -128,9 +128,10 @@ impl BearerToken {
         shown(self.key_id.as_deref().unwrap_or_default())
     }
 
-    /// Its issuer, for an error.
-    pub(crate) fn shown_issuer(&self) -> String {
-        shown(&self.issuer)
+    /// That nobody here trusts its issuer.
+    #[must_use]
+    pub fn unknown_issuer(&self) -> TokenError {
+        TokenError::UnknownIssuer { issuer: shown(&self.issuer) }
     }
 
     /// Whose it is, for logs and errors: its object id, else its subject, else nothing.

@@ -53,7 +53,7 @@ impl Issuer {
         now_unix: u64,
     ) -> Result<Grant, TokenError> {
         if token.issuer() != self.issuer {
-            return Err(TokenError::UnknownIssuer { issuer: token.shown_issuer() });
+            return Err(token.unknown_issuer());
         }
         if !token.key_is_known(keys) {
             return Err(TokenError::UnknownSigningKey { issuer: self.issuer.clone(), key_id: token.shown_key_id() });

@@ -51,9 +51,9 @@ pub use control::{
 };
 pub use headers::{Headers, InvalidHeader};
 pub use http_target::{HttpTarget, request_address};
-pub use preamble::{PortMode, PreambleHead, PreambleReply};
 pub use issuer::{Issuer, RELAY_AUDIENCE, SubjectGrant};
 pub use key_set::{KeySet, KeySetError, MAX_KEYS};
+pub use preamble::{PortMode, PreambleHead, PreambleReply};
 pub use rejection::Rejection;
 pub use request_target::{
     Action, MAX_ENTITY_PATH, Refusal, RequestTarget, application_target, entity_key, find_entity, user_query,

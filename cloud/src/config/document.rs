@@ -30,6 +30,31 @@ pub(super) struct RelayTable {
     pub(super) keys: BTreeMap<String, KeyTable>,
     #[serde(default)]
     pub(super) hybrid_connections: BTreeMap<Spanned<String>, HybridConnectionTable>,
+    #[serde(default)]
+    pub(super) issuers: BTreeMap<String, IssuerTable>,
+}
+
+/// `[relay.issuers.NAME]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct IssuerTable {
+    pub(super) issuer: Spanned<String>,
+    pub(super) jwks_file: Option<Spanned<PathBuf>>,
+    pub(super) jwks_url: Option<Spanned<String>>,
+    pub(super) ca_file: Option<Spanned<PathBuf>>,
+    pub(super) proxy: Option<Spanned<String>>,
+    pub(super) audience: Option<String>,
+    #[serde(default)]
+    pub(super) grants: Vec<GrantTable>,
+}
+
+/// `[[relay.issuers.NAME.grants]]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct GrantTable {
+    pub(super) subject: Spanned<String>,
+    pub(super) rights: Spanned<Vec<RightName>>,
+    pub(super) hybrid_connections: Option<Vec<Spanned<String>>>,
 }
 
 /// `[relay.keys.NAME]` and `[relay.hybrid-connections.PATH.keys.NAME]`

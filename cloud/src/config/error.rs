@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use umbilical_link::tls::TlsError;
+use umbilical_relay_protocol::KeySetError;
 
 use crate::connection_file::ConnectionFileError;
 
@@ -57,6 +58,15 @@ pub enum Problem {
         key: String,
         /// Why.
         error: ConnectionFileError,
+    },
+    /// A file with the public keys of an issuer that can't be used.
+    KeySet {
+        /// The key that names it.
+        key: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: KeySetError,
     },
     /// A variable of the environment can't be used.
     Environment {
@@ -119,6 +129,7 @@ impl fmt::Display for Problem {
                 write!(f, "`{key}`: {} holds no key, expected one line of text", path.display())
             }
             Self::ConnectionFile { key, error } => write!(f, "`{key}`: {error}"),
+            Self::KeySet { key, path, error } => write!(f, "`{key}`: {}: {error}", path.display()),
             Self::Environment { variable, message } => write!(f, "the environment's {variable}: {message}"),
             Self::Tls { key, error } => write!(f, "`{key}`: {error}"),
         }

@@ -14,6 +14,9 @@ use super::error::{ConfigError, Problem, Warning, line_of};
 /// Longest key or token in bytes: tokens travel in a header.
 const LONGEST: u64 = 16 * 1024;
 
+/// Longest file in bytes that anybody may read.
+const LONGEST_TEXT: u64 = 1024 * 1024;
+
 /// Where faults are, and what was odd so far.
 pub(super) struct Files<'t> {
     file: &'t Path,
@@ -81,6 +84,17 @@ impl<'t> Files<'t> {
             self.warnings.push(Warning::ReadableByAll { key: key.to_owned(), path: path.clone(), mode });
         }
         Ok(text)
+    }
+
+    /// The text of a file that anybody may read.
+    pub(super) fn text(&self, place: &Spanned<PathBuf>, key: &str) -> Result<String, ConfigError> {
+        let path = place.get_ref();
+        let mut text = String::new();
+        let read = File::open(path).and_then(|file| file.take(LONGEST_TEXT).read_to_string(&mut text));
+        match read {
+            Ok(_) => Ok(text),
+            Err(error) => Err(self.fault(place, Problem::File { key: key.to_owned(), path: path.clone(), error })),
+        }
     }
 
     /// Warns if others can read a private key.

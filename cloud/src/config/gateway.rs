@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use toml::Spanned;
 use umbilical_link::dial::Dialer;
-use umbilical_link::proxy::{Proxy, ProxySettings};
 use umbilical_link::tls::{self, DefaultTimeProvider, Roots};
 use umbilical_mux::{MAX_SERVICE, MAX_STREAMS, MIN_REPLAY, Shape};
 use umbilical_relay_protocol::{ConnectionString, Key, RelayUrl};
@@ -18,6 +17,7 @@ use umbilical_relay_protocol::{ConnectionString, Key, RelayUrl};
 use super::document::{AuthTable, ExposeTable, GatewayTable, MemoryTable};
 use super::error::{ConfigError, Problem, Warning};
 use super::file::Files;
+use super::proxy;
 use super::relay::EmbeddedRelay;
 use super::value::{Network, Period};
 use crate::connection_file::{self, ConnectionFileError};
@@ -252,7 +252,7 @@ fn read_dialer<T>(
         Some(file) => files.fault(file, Problem::Tls { key: "gateway.ca-file".into(), error }),
         None => files.fault(place, Problem::Tls { key: key.to_owned(), error }),
     })?;
-    Ok(Dialer { tls, proxy: read_proxy(table.proxy.as_ref(), files)? })
+    Ok(Dialer { tls, proxy: proxy::read(table.proxy.as_ref(), "gateway.proxy", files)? })
 }
 
 fn read_keep_alive(place: Option<&Spanned<String>>, files: &Files<'_>) -> Result<Duration, ConfigError> {
@@ -265,21 +265,6 @@ fn read_keep_alive(place: Option<&Spanned<String>>, files: &Files<'_>) -> Result
     silence
         .filter(|silence| KEEP_ALIVES.contains(silence))
         .ok_or_else(|| files.wrong(place, "gateway.keep-alive", expected, place.get_ref()))
-}
-
-fn read_proxy(place: Option<&Spanned<String>>, files: &Files<'_>) -> Result<ProxySettings, ConfigError> {
-    match place {
-        Some(place) if place.get_ref() == "none" => Ok(ProxySettings::direct()),
-        Some(place) => match Proxy::parse(place.get_ref()) {
-            Ok(proxy) => Ok(ProxySettings::always(proxy)),
-            // the text may hold a password
-            Err(_) => {
-                Err(files.wrong(place, "gateway.proxy", "http://[USER:PASSWORD@]HOST:PORT or \"none\"", "another text"))
-            }
-        },
-        None => ProxySettings::from_environment(|name| std::env::var(name).ok())
-            .map_err(|error| files.environment("HTTPS_PROXY", &error)),
-    }
 }
 
 const AUTH: &str = "[gateway.auth] beside it, with key-name and key-file, or with token-file";

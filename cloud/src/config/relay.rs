@@ -3,13 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use toml::Spanned;
 use umbilical_link::tls;
-use umbilical_relay_protocol::{Right, Rule};
+use umbilical_relay_protocol::{Right, Rights, Rule};
 
 use super::document::{HybridConnectionTable, KeyTable, RelayTable, RightName};
 use super::error::{ConfigError, Problem, Warning};
 use super::file::Files;
+use super::issuers;
 use crate::relay::config::{Deadlines, Endpoint, HybridConnection, Limits, RelayConfig};
+
+/// The most shared access keys of a namespace or of a hybrid connection, as on Azure: a token is tried with each of them.
+const MAX_RULES: usize = 12;
 
 /// The embedded relay.
 #[derive(Debug, Clone)]
@@ -78,6 +83,7 @@ pub(super) fn read(table: RelayTable, files: &mut Files<'_>) -> Result<EmbeddedR
         deadlines.response = period.get_ref().0;
     }
     let rules = read_rules(table.keys, "relay.keys", files)?;
+    let issuers = issuers::read(table.issuers, files)?;
     let mut hybrid_connections = Vec::with_capacity(table.hybrid_connections.len());
     for (path, connection) in table.hybrid_connections {
         let trimmed = path.get_ref().trim_matches('/');
@@ -85,27 +91,29 @@ pub(super) fn read(table: RelayTable, files: &mut Files<'_>) -> Result<EmbeddedR
             let expected = "the name of a device, 1 to 260 bytes";
             return Err(files.wrong(&path, "relay.hybrid-connections", expected, path.get_ref()));
         }
-        hybrid_connections.push(read_hybrid_connection(trimmed, connection, &rules, files)?);
+        hybrid_connections.push(read_hybrid_connection(trimmed, connection, &rules, !issuers.is_empty(), files)?);
     }
     let config = RelayConfig {
         endpoints: vec![Endpoint { address, tls }],
         public_origin,
         rules,
+        issuers,
         hybrid_connections,
         limits,
         deadlines,
     };
-    Ok(EmbeddedRelay { config, certificate_file: table.certificate_file.map(toml::Spanned::into_inner) })
+    Ok(EmbeddedRelay { config, certificate_file: table.certificate_file.map(Spanned::into_inner) })
 }
 
 fn read_hybrid_connection(
     path: &str,
     table: HybridConnectionTable,
     namespace: &[Rule],
+    by_issuers: bool,
     files: &mut Files<'_>,
 ) -> Result<HybridConnection, ConfigError> {
     let rules = read_rules(table.keys, &format!("relay.hybrid-connections.{path}.keys"), files)?;
-    if !rules.iter().chain(namespace).any(|rule| rule.rights.allow(Right::Listen)) {
+    if !by_issuers && !rules.iter().chain(namespace).any(|rule| rule.rights.allow(Right::Listen)) {
         files.warnings.push(Warning::NobodyMayListen { path: path.to_owned() });
     }
     let requires_client_authorization = table.requires_client_authorization;
@@ -113,6 +121,9 @@ fn read_hybrid_connection(
 }
 
 fn read_rules(keys: BTreeMap<String, KeyTable>, place: &str, files: &mut Files<'_>) -> Result<Vec<Rule>, ConfigError> {
+    if let Some((_, table)) = keys.iter().nth(MAX_RULES) {
+        return Err(files.wrong(&table.secret_file, place, "12 keys at most", &keys.len().to_string()));
+    }
     keys.into_iter().map(|(name, table)| read_rule(&format!("{place}.{name}"), name, &table, files)).collect()
 }
 
@@ -122,14 +133,24 @@ fn read_rule(place: &str, name: String, table: &KeyTable, files: &mut Files<'_>)
         Some(file) => Some(files.key(file, &format!("{place}.secondary-file"))?),
         None => None,
     };
-    if table.rights.get_ref().is_empty() {
+    let rights = read_rights(&format!("{place}.rights"), &table.rights, files)?;
+    Ok(Rule { name, primary, secondary, rights })
+}
+
+/// Rights, of which there must be some.
+pub(super) fn read_rights(
+    key: &str,
+    place: &Spanned<Vec<RightName>>,
+    files: &Files<'_>,
+) -> Result<Rights, ConfigError> {
+    if place.get_ref().is_empty() {
         let expected = "some of \"listen\", \"send\" and \"manage\"";
-        return Err(files.wrong(&table.rights, format!("{place}.rights"), expected, "none"));
+        return Err(files.wrong(place, key, expected, "none"));
     }
-    let rights = table.rights.get_ref().iter().map(|right| match right {
+    let rights = place.get_ref().iter().map(|right| match right {
         RightName::Listen => Right::Listen,
         RightName::Send => Right::Send,
         RightName::Manage => Right::Manage,
     });
-    Ok(Rule { name, primary, secondary, rights: rights.collect() })
+    Ok(rights.collect())
 }

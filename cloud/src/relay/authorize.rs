@@ -1,9 +1,9 @@
-//! Who may listen and who may send: finds the token of a handshake and asks the rules.
+//! Who may listen and who may send: finds the token of a handshake and asks the rules, or who made it.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use umbilical_relay_protocol::{
-    AUTHORIZATION_HEADER, Grant, HttpTarget, Rejection, RequestTarget, Right, TokenError, authorize,
+    AUTHORIZATION_HEADER, BearerToken, Grant, HttpTarget, Rejection, RequestTarget, Right, TokenError, authorize,
 };
 
 use super::namespace::Found;
@@ -13,9 +13,9 @@ use crate::http::RequestHead;
 ///
 /// # Errors
 /// No token, or one that does not allow it.
-pub(crate) fn listener(entity: &Found, head: &RequestHead, target: &RequestTarget) -> Result<Grant, Rejection> {
+pub(crate) async fn listener(entity: &Found, head: &RequestHead, target: &RequestTarget) -> Result<Grant, Rejection> {
     let token = token(head, target.token()).ok_or_else(Rejection::token_missing)?;
-    grant(entity, token, Right::Listen, &entity.path).map_err(|error| Rejection::token_refused(&error))
+    grant(entity, token, Right::Listen, target.path()).await.map_err(|error| Rejection::token_refused(&error))
 }
 
 /// Whether this handshake may be joined with a listener. `None` if the entity lets everybody in; then a token is not
@@ -23,12 +23,16 @@ pub(crate) fn listener(entity: &Found, head: &RequestHead, target: &RequestTarge
 ///
 /// # Errors
 /// No token, or one that does not allow it.
-pub(crate) fn sender(entity: &Found, head: &RequestHead, target: &RequestTarget) -> Result<Option<Grant>, Rejection> {
+pub(crate) async fn sender(
+    entity: &Found,
+    head: &RequestHead,
+    target: &RequestTarget,
+) -> Result<Option<Grant>, Rejection> {
     if !entity.requires_client_authorization {
         return Ok(None);
     }
     let token = token(head, target.token()).ok_or_else(Rejection::token_missing)?;
-    grant(entity, token, Right::Send, target.path()).map(Some).map_err(|error| Rejection::token_refused(&error))
+    grant(entity, token, Right::Send, target.path()).await.map(Some).map_err(|error| Rejection::token_refused(&error))
 }
 
 /// Whether this plain HTTP request may be relayed. Returns whether its `Authorization` header was the credential, which is
@@ -36,13 +40,13 @@ pub(crate) fn sender(entity: &Found, head: &RequestHead, target: &RequestTarget)
 ///
 /// # Errors
 /// No token, or one that does not allow it.
-pub(crate) fn http_sender(entity: &Found, head: &RequestHead, target: &HttpTarget) -> Result<bool, Rejection> {
+pub(crate) async fn http_sender(entity: &Found, head: &RequestHead, target: &HttpTarget) -> Result<bool, Rejection> {
     if !entity.requires_client_authorization {
         return Ok(false);
     }
     let own = token(head, target.token());
     let token = own.or_else(|| head.header("authorization")).ok_or_else(Rejection::token_missing)?;
-    grant(entity, token, Right::Send, target.path()).map_err(|error| Rejection::token_refused(&error))?;
+    grant(entity, token, Right::Send, target.path()).await.map_err(|error| Rejection::token_refused(&error))?;
     Ok(own.is_none())
 }
 
@@ -50,8 +54,8 @@ pub(crate) fn http_sender(entity: &Found, head: &RequestHead, target: &HttpTarge
 ///
 /// # Errors
 /// Why not.
-pub(crate) fn renewal(entity: &Found, token: &str) -> Result<Grant, TokenError> {
-    grant(entity, token, Right::Listen, &entity.path)
+pub(crate) async fn renewal(entity: &Found, token: &str) -> Result<Grant, TokenError> {
+    grant(entity, token, Right::Listen, &entity.path).await
 }
 
 /// Seconds since 1970 by this machine's clock.
@@ -64,6 +68,9 @@ fn token<'h>(head: &'h RequestHead, in_query: Option<&'h str>) -> Option<&'h str
 }
 
 /// `path` is the requested one, suffix included: some senders sign for that.
-fn grant(entity: &Found, token: &str, right: Right, path: &str) -> Result<Grant, TokenError> {
-    authorize(token, right, path, &entity.rules, &entity.namespace_rules, now_unix())
+async fn grant(entity: &Found, token: &str, right: Right, path: &str) -> Result<Grant, TokenError> {
+    match BearerToken::recognize(token) {
+        Some(_) => entity.issuers.authorize(token, right, path, now_unix()).await,
+        None => authorize(token, right, path, &entity.rules, &entity.namespace_rules, now_unix()),
+    }
 }

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use umbilical_link::dial::{Dialer, Target};
 use umbilical_link::tls::ServerConfig;
-use umbilical_relay_protocol::{RENDEZVOUS_VALIDITY, Rule};
+use umbilical_relay_protocol::{Issuer, KeySet, RENDEZVOUS_VALIDITY, Rule};
 
 /// Everything a relay is told.
 #[derive(Debug, Clone, Default)]
@@ -20,12 +21,53 @@ pub struct RelayConfig {
     pub public_origin: Option<String>,
     /// Shared access policies of the whole namespace.
     pub rules: Vec<Rule>,
+    /// Whose bearer tokens are believed.
+    pub issuers: Vec<TrustedIssuer>,
     /// The meeting points. Of two with the same path (ignoring case) the later counts.
     pub hybrid_connections: Vec<HybridConnection>,
     /// How much is too much.
     pub limits: Limits,
     /// How long is too long.
     pub deadlines: Deadlines,
+}
+
+/// A maker of bearer tokens, and how its signatures are checked.
+#[derive(Debug, Clone)]
+pub struct TrustedIssuer {
+    /// Who it is, and what its tokens are good for.
+    pub issuer: Issuer,
+    /// Its public keys.
+    pub keys: KeySource,
+}
+
+/// Where an issuer's keys are from.
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    /// They are these.
+    Fixed(Arc<KeySet>),
+    /// They are fetched when they are needed.
+    Server(Arc<KeyServer>),
+}
+
+/// A place that publishes an issuer's keys.
+#[derive(Debug, Clone)]
+pub struct KeyServer {
+    /// As configured, for logs. Two with the same URL have the same keys.
+    pub url: String,
+    /// Where to dial.
+    pub target: Target,
+    /// Path and query.
+    pub path: String,
+    /// How to dial.
+    pub dialer: Dialer,
+}
+
+impl KeyServer {
+    /// Value of the `Host` header.
+    pub(crate) fn host_header(&self) -> String {
+        let authority = self.target.authority();
+        authority.strip_suffix(":443").map_or_else(|| authority.clone(), str::to_owned)
+    }
 }
 
 /// One listening TCP socket.
@@ -89,6 +131,8 @@ pub struct Deadlines {
     pub pong: Duration,
     /// How long a control channel outlives its token: clients renew at the very end of it. Default 60 s.
     pub token_grace: Duration,
+    /// From one attempt to fetch an issuer's keys to the next, whatever tokens come. Default 60 s.
+    pub keys: Duration,
     /// From a close frame, or from a refusal, to the end of the connection. Default 5 s.
     pub close: Duration,
 }
@@ -103,6 +147,7 @@ impl Default for Deadlines {
             quiet: Duration::from_secs(210),
             pong: Duration::from_secs(20),
             token_grace: Duration::from_secs(60),
+            keys: Duration::from_secs(60),
             close: Duration::from_secs(5),
         }
     }

@@ -73,7 +73,7 @@ struct Joined {
 
 /// Finds a listener and answers both. `None` if the sender was refused or is gone.
 async fn join(shared: &Shared, mut handshake: Handshake, target: RequestTarget) -> Option<Joined> {
-    let entity = match admit(shared, &handshake, &target) {
+    let entity = match admit(shared, &handshake, &target).await {
         Ok(entity) => entity,
         Err(rejection) => {
             handshake.refuse(shared, rejection, Word::Blame).await;
@@ -157,10 +157,10 @@ enum Unmet {
     Failed(Rejection),
 }
 
-fn admit(shared: &Shared, handshake: &Handshake, target: &RequestTarget) -> Result<Found, Rejection> {
+async fn admit(shared: &Shared, handshake: &Handshake, target: &RequestTarget) -> Result<Found, Rejection> {
     let found = shared.namespace.find(target.path());
     let (entity, _suffix) = found.ok_or_else(|| Rejection::endpoint_not_found(target.path()))?;
-    authorize::sender(&entity, &handshake.head, target)?;
+    authorize::sender(&entity, &handshake.head, target).await?;
     Ok(entity)
 }
 

@@ -56,7 +56,7 @@ pub(crate) async fn serve(
     leftover: Vec<u8>,
 ) -> Option<(Transport, Vec<u8>)> {
     let path = head.shown_path();
-    let (request, id) = match admit(shared, peer, &head) {
+    let (request, id) = match admit(shared, peer, &head).await {
         Ok(request) => {
             let id = request.id.clone();
             (request, id)
@@ -118,18 +118,18 @@ struct Refused {
     id: String,
 }
 
-fn admit(shared: &Shared, peer: SocketAddr, head: &RequestHead) -> Result<Admitted, Refused> {
+async fn admit(shared: &Shared, peer: SocketAddr, head: &RequestHead) -> Result<Admitted, Refused> {
     let target = HttpTarget::parse(&head.target);
     let given = target.as_ref().ok().and_then(HttpTarget::id);
     let Ok(id) = tracking::guid(given) else {
         return Err(Refused { rejection: Rejection::internal(), id: String::new() });
     };
-    let judge = || {
+    let judged = async {
         let target = target.map_err(|error| Rejection::bad_address(&error))?;
         let shape = Shape::of(head)?;
         let found = shared.namespace.find(target.path());
         let (entity, _suffix) = found.ok_or_else(|| Rejection::endpoint_not_found(target.path()))?;
-        let authorization = authorize::http_sender(&entity, head, &target)?;
+        let authorization = authorize::http_sender(&entity, head, &target).await?;
         Ok(Admitted {
             entity,
             affinity: Affinity::of(head),
@@ -141,7 +141,7 @@ fn admit(shared: &Shared, peer: SocketAddr, head: &RequestHead) -> Result<Admitt
             peer,
         })
     };
-    judge().map_err(|rejection| Refused { rejection, id })
+    judged.await.map_err(|rejection| Refused { rejection, id })
 }
 
 async fn refuse(

@@ -40,7 +40,7 @@ const EXPIRY_LOOK: Duration = Duration::from_secs(3600);
 
 /// Serves a listener's handshake and then its control channel to the end.
 pub(crate) async fn listen(shared: &Arc<Shared>, handshake: Handshake, target: RequestTarget) {
-    let (channel, registration) = match admit(shared, &handshake, &target) {
+    let (channel, registration) = match admit(shared, &handshake, &target).await {
         Ok(admitted) => admitted,
         Err(rejection) => {
             let word = if rejection.status() == 503 { Word::Regret } else { Word::Blame };
@@ -61,14 +61,14 @@ pub(crate) async fn listen(shared: &Arc<Shared>, handshake: Handshake, target: R
     }
 }
 
-fn admit(
+async fn admit(
     shared: &Arc<Shared>,
     handshake: &Handshake,
     target: &RequestTarget,
 ) -> Result<(Channel, Registration), Rejection> {
     let found = shared.namespace.find(target.path()).filter(|(_, suffix)| suffix.is_empty());
     let (entity, _) = found.ok_or_else(|| Rejection::endpoint_not_found(target.path()))?;
-    let grant = authorize::listener(&entity, &handshake.head, target)?;
+    let grant = authorize::listener(&entity, &handshake.head, target).await?;
     let id = tracking::listener_id(target.id()).map_err(|_| Rejection::internal())?;
     let origin = shared.origin(handshake)?;
     let registration = shared.namespace.register(&entity, &id, &origin)?;
@@ -216,7 +216,7 @@ impl Channel {
                 Some(Heard::Message(Some(Ok(message)))) => {
                     heard = Instant::now();
                     pinged = None;
-                    if let Some(end) = self.handle(message, &mut answers) {
+                    if let Some(end) = self.handle(message, &mut answers).await {
                         return end;
                     }
                     continue;
@@ -235,7 +235,7 @@ impl Channel {
         }
     }
 
-    fn handle(&self, message: Message, answers: &mut Answers) -> Option<End> {
+    async fn handle(&self, message: Message, answers: &mut Answers) -> Option<End> {
         let text = match message {
             Message::Text(text) => text,
             Message::Close(_) => return Some(End::Left),
@@ -246,7 +246,7 @@ impl Channel {
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return None,
         };
         match ListenerMessage::parse(&text) {
-            Ok(ListenerMessage::RenewToken { token }) => match authorize::renewal(&self.entity(), &token) {
+            Ok(ListenerMessage::RenewToken { token }) => match authorize::renewal(&self.entity(), &token).await {
                 Ok(grant) => {
                     self.expires.store(grant.expires, Relaxed);
                     debug!("listener {} of {}: token renewed, key {}", self.id, self.entity.path, grant.key_name);

@@ -17,7 +17,8 @@
 //! | `server` | listening sockets, TLS, request heads, routing, shedding |
 //! | `handshake` | a client that waits for its answer; refusals |
 //! | `penalty` | sources that are refused again and again |
-//! | `authorize` | tokens against rules |
+//! | `authorize` | tokens against rules and issuers |
+//! | `issuers`, `key_server` | who makes bearer tokens, and where its keys are |
 //! | `namespace` | hybrid connections and the listeners at each |
 //! | `listen` | a listener's control channel |
 //! | [`connect`] | a sender, over the network or in this process, and the invitation of a listener |
@@ -60,6 +61,8 @@ mod http_head;
 mod http_response;
 mod http_sender;
 mod invite;
+mod issuers;
+mod key_server;
 mod listen;
 pub mod metrics;
 mod namespace;
@@ -229,7 +232,7 @@ impl Relay {
             gone.stop();
         }
         *endpoints = next;
-        shared.namespace.configure(&config.rules, &config.hybrid_connections);
+        shared.namespace.configure(config);
         for (bound, listener) in fresh {
             shared.executor.spawn(server::serve(Arc::clone(shared), bound, listener)).detach();
         }

@@ -9,7 +9,8 @@ use smol::channel::{Receiver, Sender, bounded};
 use umbilical_relay_protocol::{Close, MAX_LISTENERS, Rejection, Rule, entity_key, find_entity};
 
 use super::affinity::Affinity;
-use super::config::HybridConnection;
+use super::config::RelayConfig;
+use super::issuers::Issuers;
 use super::signal::Signal;
 
 /// Messages that may wait for a listener. One that is this far behind is passed over.
@@ -23,6 +24,7 @@ pub(crate) struct Namespace {
 #[derive(Default)]
 struct State {
     rules: Arc<[Rule]>,
+    issuers: Arc<Issuers>,
     entities: HashMap<String, Entity>,
     next_serial: u64,
 }
@@ -44,6 +46,7 @@ pub(crate) struct Found {
     pub(crate) path: Arc<str>,
     pub(crate) rules: Arc<[Rule]>,
     pub(crate) namespace_rules: Arc<[Rule]>,
+    pub(crate) issuers: Arc<Issuers>,
     pub(crate) requires_client_authorization: bool,
     /// Raised when the entity is taken out of the configuration.
     pub(crate) removed: Signal,
@@ -101,11 +104,12 @@ pub(crate) struct Registration {
 
 impl Namespace {
     /// Takes over a configuration. Entities that stay keep their listeners; those of entities that go are closed.
-    pub(crate) fn configure(&self, rules: &[Rule], entities: &[HybridConnection]) {
+    pub(crate) fn configure(&self, config: &RelayConfig) {
         let mut state = self.lock();
         let mut old = std::mem::take(&mut state.entities);
-        state.rules = rules.into();
-        for entity in entities {
+        state.rules = config.rules.as_slice().into();
+        state.issuers = Arc::new(Issuers::new(&config.issuers, config.deadlines.keys, &state.issuers));
+        for entity in &config.hybrid_connections {
             let key = entity_key(&entity.path);
             let known = state.entities.remove(&key).or_else(|| old.remove(&key));
             let (removed, arrived, listeners) = known.map_or_else(
@@ -139,6 +143,7 @@ impl Namespace {
                 path: Arc::clone(&entity.path),
                 rules: Arc::clone(&entity.rules),
                 namespace_rules: Arc::clone(&state.rules),
+                issuers: Arc::clone(&state.issuers),
                 requires_client_authorization: entity.requires_client_authorization,
                 removed: entity.removed.clone(),
                 key: key.to_owned(),
@@ -263,6 +268,7 @@ impl Drop for Registration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::HybridConnection;
     use super::*;
 
     fn entity(path: &str) -> HybridConnection {
@@ -276,7 +282,8 @@ mod tests {
     }
 
     fn configure(namespace: &Namespace, paths: &[&str]) {
-        namespace.configure(&[], &paths.iter().map(|path| entity(path)).collect::<Vec<_>>());
+        let hybrid_connections = paths.iter().map(|path| entity(path)).collect();
+        namespace.configure(&RelayConfig { hybrid_connections, ..RelayConfig::default() });
     }
 
     fn found(namespace: &Namespace, path: &str) -> Found {

@@ -4,6 +4,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod http;
+pub(crate) mod issuer;
 pub(crate) mod npm;
 
 use std::future::Future;
@@ -112,6 +113,7 @@ pub(crate) fn config() -> RelayConfig {
         endpoints: vec![Endpoint { address, tls: Some(Arc::clone(&certificate().server)) }],
         public_origin: None,
         rules: vec![rule("operator", "key of operator", &[Right::Manage])],
+        issuers: Vec::new(),
         hybrid_connections: vec![entity("device", rules(), true), entity("open", rules(), false)],
         limits: Limits { refusals: 10_000, ..Limits::default() },
         deadlines: Deadlines {
@@ -122,6 +124,7 @@ pub(crate) fn config() -> RelayConfig {
             quiet: LONG,
             pong: LONG,
             token_grace: LONG,
+            keys: LONG,
             close: LONG,
         },
     }
