@@ -10,8 +10,8 @@ use std::time::Duration;
 use async_tungstenite::tungstenite::Message;
 use smol::stream::StreamExt;
 use support::{
-    LONG, Listener, SHORT, closed, config, entity, eventually, now, opened, rule, run, start, target_of, token,
-    token_until,
+    LONG, Listener, SHORT, closed, config, entity, eventually, message, now, opened, rule, run, start, target_of,
+    token, token_until,
 };
 use umbilical_relay_protocol::{MAX_LISTENERS, Right, SasToken};
 
@@ -135,6 +135,30 @@ fn a_channel_outlives_its_token_by_the_grace_and_no_more() {
         assert!(reason.contains("expired"), "{reason}");
         eventually("no listener", || relay.relay.metrics().listeners.load(Relaxed) == 0).await;
         eventually("it is counted", || relay.relay.metrics().expired_tokens.load(Relaxed) == 1).await;
+    });
+}
+
+#[test]
+fn an_expired_token_ends_the_control_channel_and_no_join() {
+    run(async {
+        let mut config = config();
+        config.deadlines.token_grace = Duration::ZERO;
+        let relay = start(&config);
+        let until = now() + 2;
+        let short = token_until("device", "listen", until);
+        let control = relay.open(LISTEN, &[("ServiceBusAuthorization", &short)]).await;
+        let mut listener = Listener { control, relay: relay.clone() };
+        let short = token_until("device", "send", until);
+        let sender = relay.ask("/$hc/device", &[("ServiceBusAuthorization", &short)]).await;
+        let accept = listener.invitation().await;
+        let mut there = relay.open(target_of(&accept), &[]).await;
+        let mut here = opened(sender).await.1;
+        assert_eq!(listener.closed().await.0, 1008);
+        assert!(now() >= until);
+        here.send(Message::text("still here")).await.unwrap();
+        assert_eq!(message(&mut there).await, Message::text("still here"));
+        there.send(Message::text("so am I")).await.unwrap();
+        assert_eq!(message(&mut here).await, Message::text("so am I"));
     });
 }
 

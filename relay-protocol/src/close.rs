@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::control::ControlError;
 use crate::rejection::sentence;
 use crate::token::TokenError;
 
@@ -54,6 +55,15 @@ impl Close {
     #[must_use]
     pub fn protocol_error(reason: &dyn fmt::Display) -> Self {
         Self::new(1002, &sentence(reason))
+    }
+
+    /// 1002 on a control channel: a message that is none of the protocol's; 1009: one that is too long to be.
+    #[must_use]
+    pub fn bad_message(error: &ControlError) -> Self {
+        match error {
+            ControlError::TooLong { .. } => Self::new(1009, &sentence(error)),
+            _ => Self::protocol_error(error),
+        }
     }
 
     /// 1008 on a control channel: its token ended and was not renewed.

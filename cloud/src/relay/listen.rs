@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use async_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message};
@@ -273,7 +274,7 @@ impl Channel {
                 None
             }
             Ok(_) => None,
-            Err(error) => Some(End::Closing(Close::protocol_error(&error))),
+            Err(error) => Some(End::Closing(Close::bad_message(&error))),
         }
     }
 
@@ -318,6 +319,8 @@ fn error_end(error: Error) -> End {
     match error {
         Error::ConnectionClosed | Error::AlreadyClosed => End::Left,
         Error::Capacity(error) => End::Closing(Close::new(1009, &error.to_string())),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::Broken(error),
+        Error::Protocol(error) => End::Closing(Close::protocol_error(&error)),
         Error::Utf8(error) => End::Closing(Close::new(1007, &error)),
         error => End::Broken(error),
     }
