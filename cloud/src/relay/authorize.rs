@@ -70,7 +70,8 @@ fn token<'h>(head: &'h RequestHead, in_query: Option<&'h str>) -> Option<&'h str
 /// `path` is the requested one, suffix included: some senders sign for that.
 async fn grant(entity: &Found, token: &str, right: Right, path: &str) -> Result<Grant, TokenError> {
     match BearerToken::recognize(token) {
-        Some(_) => entity.issuers.authorize(token, right, path, now_unix()).await,
+        // keys may have to be fetched for it: that is no part of what each connection keeps in memory
+        Some(_) => Box::pin(entity.issuers.authorize(token, right, path, now_unix())).await,
         None => authorize(token, right, path, &entity.rules, &entity.namespace_rules, now_unix()),
     }
 }
