@@ -195,6 +195,19 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
              \"25h\""
                 .to_owned(),
         ),
+        // http
+        (
+            with("[http]\nmax-requests = 4"),
+            "agent.toml:4: `http.target` is missing, expected tcp:HOST:PORT or unix:/PATH".to_owned(),
+        ),
+        (
+            with("[http]\ntarget = 'unix:/x'\nmax-requests = 65"),
+            "agent.toml:6: `http.max-requests`: expected a number from 1 to 64, found 65".to_owned(),
+        ),
+        (
+            with("[http]\ntarget = 'unix:/x'\ntimeout = '2h'"),
+            "agent.toml:6: `http.timeout`: expected 1s to 1h, such as \"55s\", found \"2h\"".to_owned(),
+        ),
         // targets
         (with("[services.ssh]\ntarget = 'localhost:22'"), target_error("\"localhost:22\"")),
         (with("[services.ssh]\ntarget = 'udp:127.0.0.1:161'"), target_error("\"udp:127.0.0.1:161\"")),

@@ -7,7 +7,7 @@ use std::{cell::RefCell, io::Write, rc::Rc, sync::Arc, time::Duration};
 
 use async_tungstenite::tungstenite::Message;
 use log::Level;
-use smol::{LocalExecutor, future};
+use smol::future;
 use support::{
     files::{Directory, text},
     logs,
@@ -18,8 +18,7 @@ use umbilical_agent::{
     clock::Clock,
     config::{self, Auth, KeepAliveFrame, ProxyChoice},
     credentials::Credentials,
-    http::HttpRequests,
-    listener::{Answer, Listener},
+    listener::{Answer, Asked, Listener, Reply, Serve},
     stop::{Stopper, stop},
 };
 use umbilical_link::{
@@ -28,7 +27,7 @@ use umbilical_link::{
     tls::{Roots, client_config},
 };
 use umbilical_relay_protocol::{
-    Accept, Headers, ListenerMessage, RelayMessage, RelayUrl, Request, RequestHead, SasToken,
+    Accept, Headers, ListenerMessage, RelayMessage, RelayUrl, Request, RequestHead, Response, SasToken,
 };
 
 /// Keeps what it is told.
@@ -41,14 +40,23 @@ impl Answer for Senders {
     }
 }
 
+/// Keeps what it is asked.
+#[derive(Default)]
+struct Requests(RefCell<Vec<Asked>>);
+
+impl Serve for Requests {
+    fn serve(&self, asked: Asked) {
+        self.0.borrow_mut().push(asked);
+    }
+}
+
 /// A listener whose delays after a loss are a millisecond or less, and what it needs.
 struct Setting {
     relay: Relay,
     files: Directory,
     listener: Listener,
     senders: Senders,
-    executor: Rc<LocalExecutor<'static>>,
-    requests: Rc<HttpRequests>,
+    requests: Requests,
 }
 
 impl Setting {
@@ -82,19 +90,16 @@ impl Setting {
             random: || 1 << 20,
             look_again: Duration::from_millis(10),
         };
-        let executor = Rc::new(LocalExecutor::new());
-        let requests = HttpRequests::new(Rc::clone(&executor), Rc::clone(&listener.dialer), &listener.relay, None);
-        Setting { relay, files, listener, senders: Senders::default(), executor, requests }
+        Setting { relay, files, listener, senders: Senders::default(), requests: Requests::default() }
     }
 
     /// Runs the listener beside `script`, which ends the test.
     fn run(&self, script: impl AsyncFnOnce(&Setting, Stopper)) {
         let (stopper, stop) = stop();
-        let listening = async {
+        smol::block_on(future::or(script(self, stopper), async {
             self.listener.run(&self.senders, &self.requests, &stop).await;
             future::pending::<()>().await;
-        };
-        smol::block_on(self.executor.run(future::or(script(self, stopper), listening)));
+        }));
     }
 }
 
@@ -135,24 +140,61 @@ fn senders_are_reported_and_nonsense_between_them_is_not_fatal() {
     });
 }
 
+/// The request `id`, whose body may be the next message.
+fn request(id: &str, body: bool) -> RelayMessage {
+    RelayMessage::Request(Request::Head(RequestHead {
+        address: None,
+        id: id.into(),
+        request_target: format!("/{PATH}?secret=1"),
+        method: "POST".into(),
+        remote: None,
+        headers: Headers::default(),
+        body,
+    }))
+}
+
 #[test]
-fn an_http_request_is_refused_on_the_spot() {
+fn a_request_is_reported_with_the_body_behind_it_and_its_answer_sent_in_one_piece() {
     Setting::new().run(async |setting, _stopper| {
         let mut control = setting.relay.listener().await;
-        let head = RequestHead {
-            address: None,
-            id: "r1".into(),
-            request_target: format!("/{PATH}?secret=1"),
-            method: "POST".into(),
-            remote: None,
-            headers: Headers::default(),
-            body: true,
-        };
-        control.send(&RelayMessage::Request(Request::Head(head))).await;
-        control.0.send(Message::binary(vec![1; 1000])).await.unwrap();
-        let ListenerMessage::Response(response) = control.message().await else { panic!("no response") };
-        assert_eq!((response.request_id.as_str(), response.status, response.body), ("r1", 501, true));
-        assert_eq!(response.reason.unwrap(), "This device serves no HTTP: its configuration has no [http]");
+        // of the longest length; then one whose body never comes, and a stray body; then one without
+        control.send(&request("r1", true)).await;
+        control.0.send(Message::binary(vec![7; 64 * 1024])).await.unwrap();
+        control.send(&request("r2", true)).await;
+        control.send(&RelayMessage::Unknown("future".into())).await;
+        control.0.send(Message::binary(vec![8; 10])).await.unwrap();
+        control.send(&request("r3", false)).await;
+        soon("two requests", async {
+            while setting.requests.0.borrow().len() < 2 {
+                future::yield_now().await;
+            }
+        })
+        .await;
+        let asked = setting.requests.0.take();
+        let seen: Vec<_> = asked
+            .iter()
+            .map(|asked| match &asked.request {
+                Request::Head(head) => (head.id.as_str(), asked.body.len(), asked.body.first()),
+                Request::Fetch { .. } => panic!("nothing is to be fetched"),
+            })
+            .collect();
+        assert_eq!(seen, [("r1", 64 * 1024, Some(&7)), ("r3", 0, None)]);
+        for (asked, length) in asked.into_iter().zip([64 * 1024, 0]) {
+            let response = Response {
+                request_id: "r".into(),
+                status: 200,
+                reason: None,
+                headers: Headers::default(),
+                body: length > 0,
+            };
+            asked.replies.send(Reply { response, body: vec![9; length] }).await.unwrap();
+            let ListenerMessage::Response(response) = control.message().await else { panic!("no response") };
+            assert_eq!(response.body, length > 0);
+            if length > 0 {
+                let Some(Message::Binary(body)) = control.frame().await else { panic!("no body") };
+                assert!(body.len() == length && body.iter().all(|byte| *byte == 9));
+            }
+        }
     });
 }
 

@@ -21,7 +21,8 @@ use umbilical_link::{
     upgrade::{self, Upgraded},
 };
 use umbilical_relay_protocol::{
-    Accept, Action, Headers, Key, ListenerMessage, RelayMessage, RemoteEndpoint, RequestTarget, Right, Rule, authorize,
+    Accept, Action, Headers, Key, ListenerMessage, RelayMessage, RemoteEndpoint, Request, RequestHead, RequestTarget,
+    Response, Right, Rule, authorize,
 };
 
 use super::soon;
@@ -73,6 +74,11 @@ impl Relay {
     pub fn rendezvous(&self, id: &str) -> String {
         let url = self.url().replace(PATH, &format!("$hc/{PATH}"));
         format!("{url}?sb-hc-action=accept&sb-hc-id={id}")
+    }
+
+    /// An address for a request's rendezvous on this relay.
+    pub fn request_rendezvous(&self, id: &str) -> String {
+        self.rendezvous(id).replace("=accept", "=request")
     }
 
     /// The next connection's request.
@@ -194,6 +200,27 @@ impl Control {
         let remote = Some(RemoteEndpoint { address: "203.0.113.9".into(), port: 4711 });
         let accept = Accept { address: address.into(), id: "0000_G0".into(), connect_headers, remote };
         self.send(&RelayMessage::Accept(accept)).await;
+    }
+
+    /// Passes on an HTTP request, and its body if it has one.
+    pub async fn request(&mut self, head: RequestHead, body: &[u8]) {
+        let head = RequestHead { body: !body.is_empty(), ..head };
+        self.send(&RelayMessage::Request(Request::Head(head))).await;
+        if !body.is_empty() {
+            self.0.send(Message::binary(body.to_vec())).await.unwrap();
+        }
+    }
+
+    /// The next response, and its body if it has one.
+    pub async fn response(&mut self) -> (Response, Vec<u8>) {
+        let ListenerMessage::Response(response) = self.message().await else { panic!("expected a response") };
+        if !response.body {
+            return (response, Vec::new());
+        }
+        match self.frame().await {
+            Some(Message::Binary(body)) => (response, body.to_vec()),
+            other => panic!("expected the body, got {other:?}"),
+        }
     }
 
     /// The next frame of any kind; `None` at the end.
