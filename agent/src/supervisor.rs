@@ -273,8 +273,9 @@ const OTHER_FILES: usize = 100;
 
 fn check_file_limit(config: &Config) {
     let (memory, foreign) = (&config.memory, config.foreign.at_most());
-    // a foreign connection is two: its rendezvous and its service
-    let wanted = memory.sessions * memory.streams + 2 * foreign + OTHER_FILES;
+    let requests = config.http.as_ref().map_or(0, |http| http.max_requests);
+    // a foreign connection is two, its rendezvous and its service; so is a request
+    let wanted = memory.sessions * memory.streams + 2 * (foreign + requests) + OTHER_FILES;
     match raise_file_limit() {
         Ok(limit) if limit < wanted => warn!(
             "only {limit} files may be open at once, {} sessions of {} streams and {foreign} foreign connections want {wanted}: \
