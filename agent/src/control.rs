@@ -42,8 +42,8 @@ const WRITE: Duration = Duration::from_secs(20);
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// After this long without an acknowledgement of bytes sent, the kernel gives the connection up. An unasked Pong is
-/// answered by nobody but TCP, and TCP alone would wait for a quarter of an hour.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
+/// answered by nobody but TCP, and TCP alone would wait for a quarter of an hour. As long as a Ping's answer may take.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 
 /// Longest message in bytes: the body of an HTTP request. A text is one less at most.
 const MESSAGE_BYTES: usize = 64 * 1024;
