@@ -2,8 +2,10 @@
 //! listeners do it.
 //!
 //! The service is dialled first, so that a sender hears of one that is not there as a refused handshake instead of an
-//! open connection that ends; only azbridge names it too late for that. Owns: who is welcome, how many at once, their end when the agent stops. Leaves to others: the words of azbridge (`azbridge`),
-//! the rendezvous (`rendezvous`), dialling services (`services`), the bytes (`umbilical_link::bridge`).
+//! open connection that ends; only azbridge names it too late for that.
+//!
+//! Owns: who is welcome, how many at once, their end when the agent stops. Leaves to others: the words of azbridge
+//! (`azbridge`), the rendezvous (`rendezvous`), dialling services (`services`), the bytes (`umbilical_link::bridge`).
 
 use std::{
     cell::{Cell, RefCell},

@@ -217,6 +217,8 @@ fn an_agent_that_stops_lets_foreign_connections_finish() {
         echo(&mut sender, b"before").await;
         world.request(Request::Stop);
         logs::line(Level::Info, "so have 1 foreign connections").await;
+        // the control channel is closed in order when the agent begins to wait for them, not before
+        assert_eq!(control.closed().await, Some(1000));
         echo(&mut sender, b"after").await;
         finish(sender).await;
         logs::line(Level::Info, "stopped").await;
