@@ -179,9 +179,7 @@ fn allocations(link: Link, direction: Direction, bytes: u64) -> u64 {
 /// What is allocated for each [`RECORD`] bytes.
 fn per_record(link: Link, direction: Direction) -> f64 {
     let more = allocations(link, direction, LONG).saturating_sub(allocations(link, direction, SHORT));
-    let per_record = more as f64 / ((LONG - SHORT) / RECORD) as f64;
-    println!("{link:?} {direction:?}: {per_record:.3} allocations per record of {RECORD} bytes");
-    per_record
+    more as f64 / ((LONG - SHORT) / RECORD) as f64
 }
 
 #[test]
