@@ -97,7 +97,7 @@ fn each_fault_has_its_words() {
             "a chunk's size is no hexadecimal number",
         ),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec(), "ended before the response did"),
-        (ok(&"x".repeat(40_000)), "more than 32768 bytes"),
+        (ok(&"x".repeat(40_000)), "nonsense: the response is longer than 32768 bytes"),
         // a challenge where none belongs is a refusal
         (
             b"HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=/etc/passwd\r\nContent-Length: 0\r\n\r\n"

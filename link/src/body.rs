@@ -1,10 +1,13 @@
 //! The body of an HTTP/1.1 response (RFC 9112, section 6): where it ends, and its bytes without the chunks around them.
 //!
-//! Pure: bytes go in as they come, and the decoder says which of them are body. It keeps nothing of them. Leaves to
-//! others: reading, the head (`response`), the bytes around chunks (`chunked`).
+//! The decoder is pure: bytes go in as they come, it says which of them are body, and keeps nothing of them. [`read_body`]
+//! reads a short one whole. Leaves to others: the head (`response`), the bytes around chunks (`chunked`).
 
 use std::error::Error;
 use std::fmt;
+use std::io;
+
+use smol::io::{AsyncRead, AsyncReadExt};
 
 use crate::chunked::{ChunkedDecoder, ChunkedError, Decoded};
 use crate::response::ResponseHead;
@@ -116,6 +119,43 @@ impl BodyDecoder {
     }
 }
 
+/// Reads all of a body of at most `limit` bytes; `behind_head` is what came in with its head.
+///
+/// # Errors
+/// [`ReadBodyError`]. A length that is announced and too long is refused before anything is read.
+pub async fn read_body<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    behind_head: &[u8],
+    framing: Framing,
+    limit: usize,
+) -> Result<Vec<u8>, ReadBodyError> {
+    if matches!(framing, Framing::Length(length) if length > limit as u64) {
+        return Err(ReadBodyError::TooLong { limit });
+    }
+    let mut decoder = BodyDecoder::new(framing);
+    let mut body = Vec::new();
+    let mut received = behind_head;
+    let mut buffer = [0; 2048];
+    loop {
+        while !received.is_empty() && !decoder.is_complete() {
+            let decoded = decoder.decode(received).map_err(ReadBodyError::Body)?;
+            body.extend_from_slice(&received[decoded.payload]);
+            received = &received[decoded.taken..];
+        }
+        if body.len() > limit {
+            return Err(ReadBodyError::TooLong { limit });
+        }
+        if decoder.is_complete() {
+            return Ok(body);
+        }
+        let count = stream.read(&mut buffer).await.map_err(ReadBodyError::Io)?;
+        if count == 0 {
+            return decoder.end().map(|()| body).map_err(ReadBodyError::Body);
+        }
+        received = &buffer[..count];
+    }
+}
+
 /// Why there is no telling where a body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyError {
@@ -145,6 +185,40 @@ impl Error for BodyError {
         match self {
             Self::Chunk(error) => Some(error),
             Self::Length | Self::Coding | Self::Cut => None,
+        }
+    }
+}
+
+/// Why a body was not read.
+#[derive(Debug)]
+pub enum ReadBodyError {
+    /// The connection broke.
+    Io(io::Error),
+    /// It is malformed, or was cut.
+    Body(BodyError),
+    /// It is longer than its reader allows.
+    TooLong {
+        /// That many bytes.
+        limit: usize,
+    },
+}
+
+impl fmt::Display for ReadBodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "the connection broke before the response was complete: {error}"),
+            Self::Body(error) => error.fmt(f),
+            Self::TooLong { limit } => write!(f, "the response is longer than {limit} bytes"),
+        }
+    }
+}
+
+impl Error for ReadBodyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Io(error) => Some(error),
+            Self::Body(error) => Some(error),
+            Self::TooLong { .. } => None,
         }
     }
 }

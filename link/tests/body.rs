@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use umbilical_link::body::{BodyDecoder, BodyError, Framing};
+use smol::io::Cursor;
+use umbilical_link::body::{BodyDecoder, BodyError, Framing, ReadBodyError, read_body};
 use umbilical_link::chunked::MAX_EXTRA_BYTES;
 use umbilical_link::response::ResponseHead;
 
@@ -95,6 +96,45 @@ fn an_early_end_is_known_for_one() {
             rest = &rest[decoder.decode(rest).unwrap().taken..];
         }
         assert_eq!(decoder.end(), expected, "{framing:?} {input:?}");
+    }
+}
+
+/// What `read_body` makes of `input`, of which `cut` bytes came with the head.
+fn read(framing: Framing, input: &[u8], cut: usize, limit: usize) -> Result<Vec<u8>, ReadBodyError> {
+    let (first, second) = input.split_at(cut);
+    smol::block_on(read_body(&mut Cursor::new(second), first, framing, limit))
+}
+
+#[test]
+fn a_short_body_is_read_whole_wherever_its_head_was_cut_off() {
+    for (framing, input) in [
+        (Framing::Length(5), "hello behind"),
+        (Framing::Chunked, "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\nbehind"),
+        (Framing::UntilClose, "hello"),
+    ] {
+        for cut in 0..=input.len() {
+            assert_eq!(read(framing, input.as_bytes(), cut, 5).unwrap(), b"hello", "{framing:?} cut at {cut}");
+        }
+    }
+    assert_eq!(read(Framing::None, b"behind", 3, 5).unwrap(), b"");
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_and_one_that_was_cut_too() {
+    let endless = "x".repeat(100_000);
+    let chunk = format!("186A0\r\n{endless}\r\n0\r\n\r\n");
+    for (framing, input) in [(Framing::Chunked, &chunk), (Framing::UntilClose, &endless)] {
+        for cut in [0, 20, input.len()] {
+            let refused = read(framing, input.as_bytes(), cut, 99_999);
+            assert!(matches!(refused, Err(ReadBodyError::TooLong { limit: 99_999 })), "{framing:?} {refused:?}");
+        }
+    }
+    // nothing is waited for that would be refused anyway
+    let refused = read(Framing::Length(u64::MAX), b"", 0, 5);
+    assert!(matches!(refused, Err(ReadBodyError::TooLong { limit: 5 })), "{refused:?}");
+    for (framing, input) in [(Framing::Length(6), "hello"), (Framing::Chunked, "6\r\nhello")] {
+        let cut = read(framing, input.as_bytes(), 2, 10);
+        assert!(matches!(cut, Err(ReadBodyError::Body(BodyError::Cut))), "{cut:?}");
     }
 }
 

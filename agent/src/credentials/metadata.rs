@@ -25,12 +25,9 @@ use std::{
 
 use data_encoding::HEXUPPER;
 use serde_json::Value;
-use smol::{
-    Async, Timer, future,
-    io::{AsyncReadExt, AsyncWriteExt},
-};
+use smol::{Async, Timer, future, io::AsyncWriteExt};
 use umbilical_link::{
-    body::{BodyDecoder, BodyError, Framing},
+    body::{Framing, ReadBodyError, read_body},
     happy_eyeballs,
     response::{ResponseError, ResponseHead, read_head},
 };
@@ -201,33 +198,10 @@ impl Answer {
         let mut buffer = Vec::new();
         let length = read_head(socket, &mut buffer, HEAD_BYTES).await.map_err(MetadataError::Head)?;
         let head = ResponseHead::parse(&buffer[..length]).map_err(MetadataError::Head)?;
-        let mut decoder = BodyDecoder::new(Framing::of(&head, "GET").map_err(MetadataError::Body)?);
+        let framing = Framing::of(&head, "GET").map_err(|error| MetadataError::Body(ReadBodyError::Body(error)))?;
         let challenge = head.only("www-authenticate").map(|value| String::from_utf8_lossy(value).into_owned());
         let (status, reason) = (head.status, head.reason);
-        buffer.drain(..length);
-        let mut body = Vec::new();
-        loop {
-            let mut rest = &buffer[..];
-            while !rest.is_empty() && !decoder.is_complete() {
-                let decoded = decoder.decode(rest).map_err(MetadataError::Body)?;
-                body.extend_from_slice(&rest[decoded.payload]);
-                rest = &rest[decoded.taken..];
-            }
-            if body.len() > BODY_BYTES {
-                return Err(MetadataError::TooLong);
-            }
-            if decoder.is_complete() {
-                break;
-            }
-            buffer.resize(1024, 0);
-            let count =
-                socket.read(&mut buffer).await.map_err(|error| MetadataError::Head(ResponseError::Io(error)))?;
-            if count == 0 {
-                decoder.end().map_err(MetadataError::Body)?;
-                break;
-            }
-            buffer.truncate(count);
-        }
+        let body = read_body(socket, &buffer[length..], framing, BODY_BYTES).await.map_err(MetadataError::Body)?;
         Ok(Answer { status, reason, challenge, body })
     }
 }
@@ -296,10 +270,8 @@ pub enum MetadataError {
     },
     /// Its answer has no readable head.
     Head(ResponseError),
-    /// Its answer has no readable body.
-    Body(BodyError),
-    /// Its answer is too long to be one.
-    TooLong,
+    /// Its answer has no readable body, or one that is too long.
+    Body(ReadBodyError),
     /// It gives no token.
     Refused {
         /// Where it is.
@@ -348,9 +320,6 @@ impl fmt::Display for MetadataError {
             }
             MetadataError::Head(error) => write!(f, "the metadata service answered nonsense: {error}"),
             MetadataError::Body(error) => write!(f, "the metadata service answered nonsense: {error}"),
-            MetadataError::TooLong => {
-                write!(f, "the metadata service answered nonsense: more than {BODY_BYTES} bytes")
-            }
             MetadataError::Refused { place, status, reason } => write!(
                 f,
                 "the metadata service at {place} gives no token: {status} {reason}; check that this machine has the managed \
