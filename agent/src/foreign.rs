@@ -4,8 +4,9 @@
 //! The service is dialled first, so that a sender hears of one that is not there as a refused handshake instead of an
 //! open connection that ends; only azbridge names it too late for that.
 //!
-//! Owns: who is welcome, how many at once, their end when the agent stops. Leaves to others: the words of azbridge
-//! (`azbridge`), the rendezvous (`rendezvous`), dialling services (`services`), the bytes (`umbilical_link::bridge`).
+//! Owns: who is welcome, and how many at once. Leaves to others: the words of azbridge (`azbridge`), the rendezvous
+//! (`rendezvous`), dialling services (`services`), the bytes (`umbilical_link::bridge`), their end when the agent stops
+//! (`guests`).
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,10 +16,7 @@ use std::{
 };
 
 use log::{debug, info, warn};
-use smol::{
-    LocalExecutor, Timer, future,
-    lock::{RwLock, RwLockReadGuardArc},
-};
+use smol::LocalExecutor;
 use umbilical_link::{
     Ended, Io,
     bridge::{Bridge, Bridged, Cause},
@@ -31,6 +29,7 @@ use umbilical_mux::{End, ResetReason};
 use crate::{
     azbridge,
     config::{Foreign, Welcome},
+    guests::{Guests, Seat},
     services::ServiceTable,
 };
 
@@ -43,11 +42,7 @@ pub struct ForeignSenders {
     services: Arc<ServiceTable>,
     config: RefCell<Foreign>,
     keep_alive: Cell<Duration>,
-    open: Rc<Cell<usize>>,
-    /// Read-locked by every connection: who gets to write knows that all have ended.
-    doors: Arc<RwLock<()>>,
-    /// Nobody gets in any more.
-    closed: Cell<bool>,
+    guests: Guests,
 }
 
 /// A sender that is welcome.
@@ -84,12 +79,6 @@ pub enum Unwelcome {
     },
 }
 
-/// One of the connections that may be open at once.
-struct Seat {
-    open: Rc<Cell<usize>>,
-    _door: RwLockReadGuardArc<()>,
-}
-
 /// Who is to be told of a connection's end, and will be.
 struct Told(Option<OnEnd>);
 
@@ -103,8 +92,7 @@ impl ForeignSenders {
         keep_alive: Duration,
     ) -> ForeignSenders {
         let (config, keep_alive) = (RefCell::new(config), Cell::new(keep_alive));
-        let (open, doors, closed) = (Rc::default(), Arc::default(), Cell::new(false));
-        ForeignSenders { executor, services, config, keep_alive, open, doors, closed }
+        ForeignSenders { executor, services, config, keep_alive, guests: Guests::default() }
     }
 
     /// New senders find this; connections that are open stay. Whether anything is different for them.
@@ -116,7 +104,7 @@ impl ForeignSenders {
     /// Connections open now.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.open.get()
+        self.guests.count()
     }
 
     /// Finds a seat for the sender that logs call `peer`, and dials what it is to be joined with.
@@ -178,29 +166,19 @@ impl ForeignSenders {
 
     /// Lets nobody in any more; those inside have `drain_for` to finish.
     pub async fn drain(&self, drain_for: Duration) {
-        self.closed.set(true);
-        let empty = async {
-            self.doors.write().await;
-        };
-        let late = async {
-            Timer::after(drain_for).await;
-            if self.count() > 0 {
-                info!("{} foreign connections are cut off", self.count());
-            }
-        };
-        future::or(empty, late).await;
+        let cut_off = self.guests.drain(drain_for).await;
+        if cut_off > 0 {
+            info!("{cut_off} foreign connections are cut off");
+        }
     }
 
     fn seat(&self, connections: usize) -> Result<Seat, Unwelcome> {
-        let (false, Some(door)) = (self.closed.get(), self.doors.try_read_arc()) else {
-            return Err(Unwelcome::Now { status: 503, reason: "This device is shutting down".to_owned() });
-        };
-        if self.open.get() >= connections {
+        if self.count() >= connections {
             let reason = format!("This device has {connections} foreign connections, which is all it takes");
             return Err(Unwelcome::Now { status: 503, reason });
         }
-        self.open.set(self.open.get() + 1);
-        Ok(Seat { open: Rc::clone(&self.open), _door: door })
+        let leaving = || Unwelcome::Now { status: 503, reason: "This device is shutting down".to_owned() };
+        self.guests.enter().ok_or_else(leaving)
     }
 
     async fn dial(&self, service: &str, peer: &str) -> Result<Dialled, ResetReason> {
@@ -213,12 +191,6 @@ impl ForeignSenders {
                 Err(reason)
             }
         }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.open.set(self.open.get() - 1);
     }
 }
 

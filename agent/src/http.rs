@@ -11,6 +11,7 @@ use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use log::warn;
@@ -25,6 +26,7 @@ use self::{
 };
 use crate::{
     config::{Http, Relay},
+    guests::Guests,
     listener::{Asked, Reply, Serve},
 };
 
@@ -46,6 +48,7 @@ pub struct HttpRequests {
     settings: RefCell<Settings>,
     waiting: Cell<usize>,
     waiting_bytes: Cell<usize>,
+    guests: Guests,
 }
 
 #[derive(Clone)]
@@ -65,7 +68,8 @@ impl HttpRequests {
         http: Option<&Http>,
     ) -> Rc<HttpRequests> {
         let settings = RefCell::new(Settings::new(dialer, relay, http));
-        Rc::new(HttpRequests { executor, settings, waiting: Cell::new(0), waiting_bytes: Cell::new(0) })
+        let (waiting, waiting_bytes, guests) = Default::default();
+        Rc::new(HttpRequests { executor, settings, waiting, waiting_bytes, guests })
     }
 
     /// New requests are answered like this from now on; those that are being answered go on as they are.
@@ -76,7 +80,21 @@ impl HttpRequests {
         *settings = Settings { turns, ..fresh };
     }
 
-    async fn take_turn(self: Rc<Self>, settings: Settings, asked: Asked) {
+    /// Requests that are here, those that wait for their turn included.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.guests.count()
+    }
+
+    /// Serves no more; those that are here have `drain_for` to be answered.
+    pub async fn drain(&self, drain_for: Duration) {
+        let given_up = self.guests.drain(drain_for).await;
+        if given_up > 0 {
+            warn!("{given_up} HTTP requests are given up");
+        }
+    }
+
+    async fn take_turn(&self, settings: Settings, asked: Asked) {
         let Settings { exchange, at_once, turns } = settings;
         let turn = match turns.try_acquire_arc() {
             Some(turn) => turn,
@@ -103,8 +121,15 @@ impl HttpRequests {
 
 impl Serve for Rc<HttpRequests> {
     fn serve(&self, asked: Asked) {
-        let settings = self.settings.borrow().clone();
-        self.executor.spawn(Rc::clone(self).take_turn(settings, asked)).detach();
+        let (requests, settings) = (Rc::clone(self), self.settings.borrow().clone());
+        let seat = self.guests.enter();
+        let served = async move {
+            match &seat {
+                Some(_) => requests.take_turn(settings, asked).await,
+                None => refuse(asked, &Failure::Leaving).await,
+            }
+        };
+        self.executor.spawn(served).detach();
     }
 }
 

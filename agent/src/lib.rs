@@ -16,6 +16,7 @@
 //! | [`foreign`] | senders that are no gateway: bridged to a service |
 //! | [`azbridge`] | the words in which azbridge's senders name a service |
 //! | [`http`] | answering an HTTP request from the device's own service |
+//! | [`guests`] | who may finish when the agent stops |
 //! | [`session`] | which link belongs to which session |
 //! | [`services`] | the allow-list; dialling local ports |
 //! | [`log`], [`sys`], [`stop`] | one line per event; the kernel; the wish to end |
@@ -30,6 +31,7 @@ pub mod config;
 pub mod control;
 pub mod credentials;
 pub mod foreign;
+pub mod guests;
 pub mod http;
 pub mod identity;
 pub mod listener;

@@ -188,7 +188,8 @@ impl Listener {
                             Err(_) => future::pending().await,
                         }
                     };
-                    match future::or(future::or(arrived, stopped), future::or(reply, renewed)).await? {
+                    // a reply that is there is delivered, even if it was the last thing to do
+                    match future::or(future::or(arrived, reply), future::or(stopped, renewed)).await? {
                         Served::Stopped => return Ok(()),
                         Served::Renewal(fresh) => break fresh,
                         Served::Reply(Reply { response, body }) => channel.respond(response, body).await?,

@@ -123,17 +123,18 @@ impl Supervisor {
         }
         let drain_for = self.config.session.drain_for;
         info!("stopping: {} sessions have {} s to finish", self.sessions.count(), drain_for.as_secs());
-        if self.foreign.count() > 0 {
-            info!("so have {} foreign connections", self.foreign.count());
+        for (count, what) in [(self.foreign.count(), "foreign connections"), (self.requests.count(), "HTTP requests")] {
+            if count > 0 {
+                info!("so have {count} {what}");
+            }
         }
         let farewell = async {
-            // no new senders first, then what is left of the old ones
-            let listening = self.listening.take().map(|(stopper, task)| {
-                drop(stopper);
-                task
-            });
+            // the control channel is the way of responses: it goes when they are there, and nobody new is let in meanwhile
+            let listening = self.listening.take();
             let leave = async {
-                if let Some(task) = listening {
+                self.requests.drain(drain_for).await;
+                if let Some((stopper, task)) = listening {
+                    drop(stopper);
                     task.await;
                 }
             };

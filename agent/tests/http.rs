@@ -453,6 +453,51 @@ fn requests_at_once_are_limited_some_wait_and_the_rest_is_told_so() {
 }
 
 #[test]
+fn an_agent_that_stops_answers_first_and_takes_no_more() {
+    let service = Service::new();
+    World::run(&format!("[http]\ntarget = 'tcp:127.0.0.1:{}'\n", service.port()), async |world| {
+        let mut control = world.relay.listener().await;
+        control.request(request(&world.relay, "GET", "/long", &[]), b"").await;
+        let mut long = service.request().await;
+        long.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100005\r\n\r\n").await;
+        long.send(&noise(100_000)).await;
+        let mut rendezvous = PieceByPiece::open(world).await;
+        rendezvous.head().await;
+        control.request(request(&world.relay, "GET", "/short", &[]), b"").await;
+        let short = service.request().await;
+        world.request(sys::Request::Stop);
+        logs::line(Level::Info, "so have 2 HTTP requests").await;
+        control.request(RequestHead { id: "late".into(), ..request(&world.relay, "GET", "/late", &[]) }, b"").await;
+        let (refused, _) = control.response().await;
+        assert_eq!(
+            (refused.request_id.as_str(), refused.status, refused.headers.get("Retry-After")),
+            ("late", 503, Some("1"))
+        );
+        short.answer("200 OK", "", "short").await;
+        assert_eq!(control.response().await.1, b"short");
+        long.send(b"12345").await;
+        let mut length = 0;
+        while let Got::Data(bytes, _) = rendezvous.next().await {
+            length += bytes.len();
+        }
+        assert_eq!(length, 100_005);
+        drop(rendezvous);
+        assert_eq!(control.closed().await, Some(1000));
+    });
+}
+
+#[test]
+fn an_agent_that_stops_gives_up_what_is_not_answered_in_time() {
+    with_service("", async |world, service, mut control| {
+        control.request(request(&world.relay, "GET", "/", &[]), b"").await;
+        let _asked = service.request().await;
+        world.request(sys::Request::Stop);
+        assert_eq!(control.closed().await, Some(1000));
+        logs::line(Level::Warn, "1 HTTP requests are given up").await;
+    });
+}
+
+#[test]
 fn without_a_service_requests_are_refused_with_the_reason_until_the_configuration_has_one() {
     let service = Service::new();
     World::run("session.drain-for = '0s'\n", async |world| {

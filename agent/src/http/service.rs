@@ -400,6 +400,7 @@ impl ServiceResponse {
 pub(super) enum Failure {
     NotServed,
     Busy { at_once: usize },
+    Leaving,
     BadTarget,
     Absent(io::Error),
     Silent { after: Duration },
@@ -417,7 +418,7 @@ impl Failure {
     pub(super) fn status(&self) -> u16 {
         match self {
             Failure::NotServed => 501,
-            Failure::Busy { .. } => 503,
+            Failure::Busy { .. } | Failure::Leaving => 503,
             Failure::BadTarget | Failure::Relay(_) => 400,
             Failure::Silent { .. } => 504,
             _ => 502,
@@ -431,6 +432,7 @@ impl Failure {
             Failure::Busy { at_once } => {
                 format!("This device answers {at_once} requests at once and no more wait: try again")
             }
+            Failure::Leaving => "This device is shutting down: try again".to_owned(),
             Failure::BadTarget => "This device serves paths, and the request is for something else".to_owned(),
             Failure::Absent(error) => format!("The HTTP service of this device is not reached: {}", error.kind()),
             Failure::Silent { after } => {
@@ -447,7 +449,7 @@ impl Failure {
         let reason = self.reason();
         let mut headers = Headers::default();
         let mut fields = vec![("Content-Type", "text/plain; charset=utf-8")];
-        if matches!(self, Failure::Busy { .. }) {
+        if self.status() == 503 {
             fields.push(("Retry-After", "1"));
         }
         for (name, value) in fields {
