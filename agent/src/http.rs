@@ -4,8 +4,12 @@
 //! that a request may have to itself (`socket`).
 
 mod exchange;
+mod failure;
+mod fields;
+mod progress;
 mod service;
 mod socket;
+mod upload;
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,7 +25,8 @@ use umbilical_relay_protocol::{Request, RequestHead};
 
 use self::{
     exchange::{CONTROL_BYTES, Exchange},
-    service::{Failure, HEAD_BYTES, PART_BYTES, Service},
+    failure::Failure,
+    service::{HEAD_BYTES, PART_BYTES, Service},
     socket::READ_BYTES,
 };
 use crate::{

@@ -3,7 +3,13 @@
 
 mod support;
 
-use async_tungstenite::tungstenite::Message;
+use async_tungstenite::tungstenite::{
+    Message,
+    protocol::frame::{
+        Frame,
+        coding::{Data, OpCode},
+    },
+};
 use log::Level;
 use smol::{
     future,
@@ -22,7 +28,7 @@ use umbilical_link::{
     transport::Transport,
     upgrade::Role,
 };
-use umbilical_relay_protocol::{Action, Headers, RelayMessage, RemoteEndpoint, Request, RequestHead};
+use umbilical_relay_protocol::{Action, Headers, ListenerMessage, RelayMessage, RemoteEndpoint, Request, RequestHead};
 
 /// Runs an agent with a scripted service of HTTP.
 fn with_service(lines: &str, script: impl AsyncFnOnce(&World, &Service, Control)) {
@@ -316,11 +322,48 @@ fn a_service_that_answers_before_it_has_heard_all_is_heard() {
     });
 }
 
-fn fragment(payload: &[u8]) -> async_tungstenite::tungstenite::protocol::frame::Frame {
-    use async_tungstenite::tungstenite::protocol::frame::{
-        Frame,
-        coding::{Data, OpCode},
-    };
+#[test]
+fn a_response_may_begin_before_its_request_ends_and_neither_is_cut() {
+    with_service("", async |world, service, mut control| {
+        control.send(&RelayMessage::Request(Request::Fetch { address: world.relay.request_rendezvous("f") })).await;
+        let mut rendezvous = met(world).await.control().await;
+        let head = RequestHead { body: true, address: None, ..request(&world.relay, "POST", "/echo", &[]) };
+        rendezvous.send(&RelayMessage::Request(Request::Head(head))).await;
+        rendezvous.0.send(Message::Frame(fragment(b"first "))).await.unwrap();
+        let mut asked = service.request().await;
+        asked.send(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\nfirst ").await;
+        let ListenerMessage::Response(response) = rendezvous.message().await else { panic!("expected a response") };
+        assert_eq!(response.status, 200);
+        // the rest of the request is sent when the response is there
+        let rest = Frame::message(&b"last!"[..], OpCode::Data(Data::Continue), true);
+        rendezvous.0.send(Message::Frame(rest)).await.unwrap();
+        assert_eq!(chunks(&mut asked).await, b"first last!");
+        asked.send(b"last!").await;
+        match rendezvous.frame().await {
+            Some(Message::Binary(body)) => assert_eq!(&body[..], b"first last!"),
+            other => panic!("expected the body, got {other:?}"),
+        }
+    });
+}
+
+#[test]
+fn a_service_that_answers_and_hangs_up_in_the_middle_of_a_request_is_heard() {
+    with_service("", async |world, service, mut control| {
+        control.send(&RelayMessage::Request(Request::Fetch { address: world.relay.request_rendezvous("f") })).await;
+        let mut rendezvous = met(world).await.control().await;
+        let head = RequestHead { body: true, address: None, ..request(&world.relay, "PUT", "/", &[]) };
+        rendezvous.send(&RelayMessage::Request(Request::Head(head))).await;
+        rendezvous.0.send(Message::Frame(fragment(&noise(60_000)))).await.unwrap();
+        let mut asked = service.request().await;
+        // what is left unread turns the end of the connection into a reset
+        asked.body(1).await;
+        asked.answer("413 Too much", "", &"x".repeat(100_000)).await;
+        let (response, body) = rendezvous.response().await;
+        assert_eq!((response.status, body.len()), (413, 100_000));
+    });
+}
+
+fn fragment(payload: &[u8]) -> Frame {
     Frame::message(payload.to_vec(), OpCode::Data(Data::Binary), false)
 }
 

@@ -6,10 +6,12 @@
 //! to be fetched: dials `address`, reads it ─► service ─► answered on the same socket as it comes
 //! ```
 //!
+//! A response does not wait for the end of its request: what is still to come of that goes to the service meanwhile.
+//!
 //! A rendezvous is closed after its response, as Microsoft's .NET listeners do: a relay that has a further request names
 //! another one.
 
-use std::{fmt, future::Future, rc::Rc, time::Duration};
+use std::{fmt, future::Future, pin::pin, rc::Rc, time::Duration};
 
 use log::{debug, warn};
 use smol::{Timer, channel::Sender, future};
@@ -23,8 +25,10 @@ use umbilical_relay_protocol::{
 };
 
 use super::{
-    service::{Failure, Part, RequestBody, Service, ServiceResponse},
+    failure::Failure,
+    service::{Download, Part, Service, ServiceResponse},
     socket::{SocketError, SocketReader, SocketWriter, halves},
+    upload::{RequestBody, Upload},
 };
 use crate::listener::Reply;
 
@@ -68,16 +72,17 @@ impl Exchange {
         body: Vec<u8>,
         replies: &Sender<Reply>,
     ) -> Result<u16, Undelivered> {
+        let (upload, download) = match self.open(head).await {
+            Ok(both) => both,
+            Err(failure) => return refuse(head, &failure, replies).await,
+        };
+        let mut upload = pin!(upload.run(RequestBody::Whole(body)));
         let patience = async {
             Timer::after(CONTROL_PATIENCE).await;
         };
-        let (mut answer, json) = match self.ask(head, RequestBody::Whole(body), CONTROL_BYTES, patience).await {
-            Ok(answer) => answer,
-            Err(failure) => {
-                let (response, body) = refusal(head, &failure);
-                let status = response.status;
-                return reply(replies, response, body).await.map(|()| status);
-            }
+        let (mut answer, json) = match begin(download, CONTROL_BYTES, patience, upload.as_mut()).await {
+            Ok(begun) => begun,
+            Err(failure) => return refuse(head, &failure, replies).await,
         };
         let status = answer.response.head.status;
         if answer.response.is_complete() && json.len() + answer.begun.len() <= CONTROL_BYTES {
@@ -86,7 +91,8 @@ impl Exchange {
         }
         let address = head.address.as_deref().ok_or(Undelivered::NoAddress)?;
         let (mut reader, mut writer) = halves(self.meet(address).await?);
-        answer.deliver(json, &mut reader, &mut writer).await?;
+        answer.deliver(json, &mut writer, future::or(reader.until_closed(), upload)).await?;
+        leave(&mut reader, &mut writer).await?;
         Ok(status)
     }
 
@@ -107,39 +113,43 @@ impl Exchange {
         let message = RelayMessage::parse(&text).map_err(Undelivered::Message)?;
         let RelayMessage::Request(Request::Head(head)) = message else { return Err(Undelivered::NoRequest) };
         drop(text);
-        let body = if head.body { RequestBody::Coming(&mut reader) } else { RequestBody::Whole(Vec::new()) };
-        match self.ask(&head, body, 0, future::ready(())).await {
-            Ok((mut answer, json)) => {
-                let status = answer.response.head.status;
-                answer.deliver(json, &mut reader, &mut writer).await?;
-                debug!("{}: {status}", what(&head));
-                Ok(())
-            }
-            Err(failure) => {
-                let (response, mut body) = refusal(&head, &failure);
-                writer.text(text_of(response)?).await.map_err(Undelivered::Socket)?;
-                if !body.is_empty() {
-                    writer.part(true, true, &mut body).await.map_err(Undelivered::Socket)?;
-                }
-                leave(&mut reader, &mut writer).await
-            }
-        }
+        let status = self.answer_here(&head, &mut reader, &mut writer).await?;
+        leave(&mut reader, &mut writer).await?;
+        debug!("{}: {status}", what(&head));
+        Ok(())
     }
 
-    /// The service's answer, its body gathered up to `most` bytes for as long as `patience` lasts; and the head as text.
-    async fn ask(
+    /// Answers on the socket that the request comes over.
+    async fn answer_here(
         &self,
         head: &RequestHead,
-        body: RequestBody<'_>,
-        most: usize,
-        patience: impl Future<Output = ()>,
-    ) -> Result<(Answer, String), Failure> {
-        let service = self.service.as_ref().ok_or(Failure::NotServed)?;
-        let mut response = service.ask(head, body).await?;
-        let begun = response.gather(most, patience).await?;
-        response.head.body = !begun.is_empty() || !response.is_complete();
-        let json = text_of(response.head.clone()).map_err(|_| Failure::TooLarge)?;
-        Ok((Answer { response, begun, timeout: service.timeout }, json))
+        reader: &mut SocketReader,
+        writer: &mut SocketWriter,
+    ) -> Result<u16, Undelivered> {
+        let failure = match self.open(head).await {
+            Ok((upload, download)) => {
+                let mut upload = pin!(upload.run(RequestBody::Coming(reader)));
+                match begin(download, 0, future::ready(()), upload.as_mut()).await {
+                    Ok((mut answer, json)) => {
+                        answer.deliver(json, writer, upload).await?;
+                        return Ok(answer.response.head.status);
+                    }
+                    Err(failure) => failure,
+                }
+            }
+            Err(failure) => failure,
+        };
+        let (response, mut body) = refusal(head, &failure);
+        let status = response.status;
+        writer.text(text_of(response)?).await.map_err(Undelivered::Socket)?;
+        if !body.is_empty() {
+            writer.part(true, true, &mut body).await.map_err(Undelivered::Socket)?;
+        }
+        Ok(status)
+    }
+
+    async fn open<'r>(&'r self, head: &'r RequestHead) -> Result<(Upload<'r>, Download<'r>), Failure> {
+        self.service.as_ref().ok_or(Failure::NotServed)?.open(head).await
     }
 
     async fn meet(&self, address: &str) -> Result<Upgraded, Undelivered> {
@@ -167,13 +177,30 @@ impl Exchange {
     }
 }
 
+/// The service's answer, its body gathered up to `most` bytes for as long as `patience` lasts; and the head as text. The
+/// `upload` goes on meanwhile.
+async fn begin(
+    download: Download<'_>,
+    most: usize,
+    patience: impl Future<Output = ()>,
+    upload: impl Future<Output = SocketError>,
+) -> Result<(Answer, String), Failure> {
+    let answered = async {
+        let mut response = download.begin().await?;
+        let begun = response.gather(most, patience).await?;
+        response.head.body = !begun.is_empty() || !response.is_complete();
+        let json = text_of(response.head.clone()).map_err(|_| Failure::TooLarge)?;
+        Ok((Answer { response, begun }, json))
+    };
+    let lost = async { Err(Failure::Relay(upload.await)) };
+    future::or(answered, lost).await
+}
+
 /// A response that has begun.
 struct Answer {
     response: ServiceResponse,
     /// The beginning of its body.
     begun: Vec<u8>,
-    /// Longest time that the relay may take for a piece of it.
-    timeout: Duration,
 }
 
 enum Next<'p> {
@@ -182,20 +209,21 @@ enum Next<'p> {
 }
 
 impl Answer {
-    /// Sends it to its end over a rendezvous, and takes leave.
+    /// Sends it to its end over a rendezvous, unless `lost` comes true first: that this is of no more use.
     async fn deliver(
         &mut self,
         json: String,
-        reader: &mut SocketReader,
         writer: &mut SocketWriter,
+        lost: impl Future<Output = SocketError>,
     ) -> Result<(), Undelivered> {
-        let closed = async { Err(Undelivered::Socket(reader.until_closed().await)) };
-        future::or(self.send(json, writer), closed).await?;
-        leave(reader, writer).await
+        let lost = async { Err(Undelivered::Socket(lost.await)) };
+        future::or(self.send(json, writer), lost).await
     }
 
     async fn send(&mut self, json: String, writer: &mut SocketWriter) -> Result<(), Undelivered> {
-        let (response, timeout) = (&mut self.response, self.timeout);
+        // the relay has as long for a piece of it as the service
+        let timeout = self.response.timeout();
+        let response = &mut self.response;
         let pings = writer.pings();
         in_time(timeout, writer.text(json)).await?;
         let (mut is_first, mut is_ended) = (true, !response.head.body);
@@ -234,6 +262,12 @@ impl Answer {
 
 async fn reply(replies: &Sender<Reply>, response: Response, body: Vec<u8>) -> Result<(), Undelivered> {
     replies.send(Reply { response, body }).await.map_err(|_| Undelivered::ChannelLost)
+}
+
+async fn refuse(head: &RequestHead, failure: &Failure, replies: &Sender<Reply>) -> Result<u16, Undelivered> {
+    let (response, body) = refusal(head, failure);
+    let status = response.status;
+    reply(replies, response, body).await.map(|()| status)
 }
 
 /// The response that tells of a failure; the log is told more.
