@@ -70,6 +70,21 @@ async fn accept(relay: &TestRelay, listener: &mut Listener, protocol: &str) -> s
 }
 
 #[test]
+fn quirk_hyco_ws_dies_of_an_offer_of_extensions_that_it_does_not_understand() {
+    run(async {
+        let relay = start(&config());
+        let mut listener = Script::listener(&relay).await;
+        let mut senders = Vec::new();
+        for offer in ["permessage-deflate; level=9", "permessage-deflate; =", "x; y=\"z"] {
+            let (answer, sender) = opened(relay.send("device", &[("Sec-WebSocket-Extensions", offer)]).await).await;
+            senders.push(sender);
+            assert_eq!(answer.header("Sec-WebSocket-Extensions"), None);
+            assert!(listener.told().await.starts_with(r#"{"event":"open""#), "offered {offer}");
+        }
+    });
+}
+
+#[test]
 fn hyco_ws_is_told_why_it_is_refused_and_slowed_down_when_it_insists() {
     run(async {
         let mut config = config();

@@ -97,7 +97,12 @@ fn the_listener_is_told_who_asks_for_what_but_not_by_which_token() {
         let guid = "0F8FAD5B-D9CB-469F-A165-70867728950E";
         let path = format!("Device/Sub/p%C3%A4th?a=1&sb-hc-id={guid}_G1&&sb-hc-undefined&b=%2f");
         let token = token("device", "send");
-        let headers = [("X-Custom", "some value"), ("x-custom", "another"), ("serviceBusAuthorization", &token)];
+        let headers = [
+            ("X-Custom", "some value"),
+            ("x-custom", "another"),
+            ("serviceBusAuthorization", &token),
+            ("sec-websocket-extensions", "permessage-deflate"),
+        ];
         let sender = relay.ask(&format!("/$hc/{path}&sb-hc-token=x"), &headers).await;
         let accept = listener.invitation().await;
 
@@ -109,6 +114,7 @@ fn the_listener_is_told_who_asks_for_what_but_not_by_which_token() {
         assert_eq!(accept.connect_headers.get("Sec-WebSocket-Key"), Some("dGhlIHNhbXBsZSBub25jZQ=="));
         assert_eq!(accept.connect_headers.get("Host"), Some(format!("localhost:{}", relay.address.port()).as_str()));
         assert_eq!(accept.connect_headers.get("ServiceBusAuthorization"), None);
+        assert_eq!(accept.connect_headers.get("Sec-WebSocket-Extensions"), None);
         let remote = accept.remote.unwrap();
         let local = sender.socket().get_ref().local_addr().unwrap();
         assert_eq!((remote.address.as_str(), remote.port), ("127.0.0.1", local.port()));

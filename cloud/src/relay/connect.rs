@@ -225,11 +225,14 @@ fn invite(
     Ok(())
 }
 
-/// Every header of the handshake but the sender's credential, which is the relay's business alone.
+/// Of the handshake's headers, these are the relay's business alone: the sender's credential, and extensions, which nobody
+/// gets. A hyco-ws listener dies of an offer that it does not understand.
+const KEPT_FROM_LISTENERS: [&str; 2] = [AUTHORIZATION_HEADER, "Sec-WebSocket-Extensions"];
+
 fn listener_headers(handshake: &Handshake) -> Headers {
     let mut headers = Headers::default();
     for (name, value) in &handshake.head.headers {
-        if !name.eq_ignore_ascii_case(AUTHORIZATION_HEADER) {
+        if !KEPT_FROM_LISTENERS.iter().any(|kept| kept.eq_ignore_ascii_case(name)) {
             // the parser has let none but tokens through
             let _ = headers.push(name, value);
         }
