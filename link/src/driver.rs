@@ -245,10 +245,8 @@ impl Driver {
                         self.tell(Event::PeerGoingAway);
                     }
                 }
-                Poll::Ready(Ok(Incoming::Pong)) => {
-                    link.heard(now);
-                    link.writable = true; // a ping wants an answer
-                }
+                // a relay's, perhaps: it says nothing about the peer
+                Poll::Ready(Ok(Incoming::Pong)) => link.writable = true, // a ping wants an answer
                 Poll::Ready(Ok(Incoming::Closed(code, reason))) => {
                     self.lose_link(now, LinkEnd::Closed(code, reason));
                     return true;

@@ -1,4 +1,10 @@
-//! Whether a link is alive: when to ask it for a sign, when to give it up. Pure arithmetic on time.
+//! Whether a link is alive: when to ask the peer for a sign, when to give it up. Pure arithmetic on time.
+//!
+//! A ping here is the session's own, a `Solicit` that the peer's session answers ([`Session::probe`]), and silence is that of
+//! the peer. WebSocket's pings and pongs are no such sign: a relay may answer them itself, and Azure's is reported to cut
+//! off those who send them.
+//!
+//! [`Session::probe`]: umbilical_mux::Session::probe
 
 use std::time::Duration;
 
@@ -7,7 +13,7 @@ use umbilical_mux::Instant;
 /// How much silence a link may keep.
 #[derive(Clone, Copy, Debug)]
 pub struct KeepAlive {
-    /// Silence after which an idle link is pinged.
+    /// Silence after which the peer of an idle link is pinged.
     pub ping_after: Duration,
     /// Silence after which a link that was pinged is dead.
     pub dead_after: Duration,

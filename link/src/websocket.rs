@@ -67,7 +67,7 @@ pub struct WebSocket {
 pub enum Incoming<'a> {
     /// A message, unmasked.
     Message(&'a [u8]),
-    /// A pong: the link is alive.
+    /// A pong, or a ping that will be answered.
     Pong,
     /// The peer closed: its code, 1005 if it gave none, and reason.
     Closed(u16, String),
@@ -297,14 +297,6 @@ impl WebSocket {
             self.room(rest.len()).copy_from_slice(rest);
         }
         Ok(())
-    }
-
-    /// Asks the peer for a sign of life.
-    ///
-    /// # Errors
-    /// As [`send`](Self::send).
-    pub fn ping(&mut self) -> io::Result<()> {
-        if self.filled == 0 { self.frame(Opcode::Ping, &[], &[]) } else { Ok(()) }
     }
 
     /// Says goodbye with a code (RFC 6455, section 7.4) and a reason, once.

@@ -12,17 +12,21 @@ use umbilical_link::port::{Dialing, OnEnd};
 use umbilical_link::transport::{Transport, prepare_socket};
 use umbilical_link::upgrade::{Role, Upgraded};
 use umbilical_link::{
-    Driver, DriverConfig, Handle, Io, KeepAlive, NewLink, NewStream, NoServices, Services, WebSocket,
+    Driver, DriverConfig, Event, Handle, Io, KeepAlive, LinkEnd, NewLink, NewStream, NoServices, Services, WebSocket,
 };
-use umbilical_mux::{Config, Hello, MAX_RECORD, ResetReason, SessionId, Shape, Side};
+use umbilical_mux::{Config, Hello, MAX_HELLO, MAX_RECORD, ResetReason, SessionId, Shape, Side};
 
 const SHAPE: Shape = Shape { streams: 128, replay: 256 * 1024, receive: 256 * 1024 };
 
 fn config(side: Side, shape: Shape) -> DriverConfig {
+    config_with(side, shape, KeepAlive::default())
+}
+
+fn config_with(side: Side, shape: Shape, keep_alive: KeepAlive) -> DriverConfig {
     DriverConfig {
         session: Config { side, id: SessionId([7; 16]), shape, record: MAX_RECORD, resume_for_ms: 10_000 },
         name: "test".into(),
-        keep_alive: KeepAlive::default(),
+        keep_alive,
         release_memory: side == Side::Gateway,
     }
 }
@@ -158,6 +162,64 @@ fn an_unknown_service_closes_the_client_at_once() {
         let error = socket.read(&mut [0; 16]).await.expect_err("a reset");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     });
+}
+
+/// Asks soon, and gives up soon after.
+const IMPATIENT: KeepAlive = KeepAlive {
+    ping_after: Duration::from_millis(20),
+    dead_after: Duration::from_millis(1_000),
+    dead_after_busy: Duration::from_millis(1_000),
+};
+
+#[test]
+fn a_peer_that_has_nothing_to_say_is_alive() {
+    let executor = LocalExecutor::new();
+    let (gateway, to_gateway) = Driver::new(config_with(Side::Gateway, SHAPE, IMPATIENT), NoServices).unwrap();
+    let (agent, to_agent) = Driver::new(config(Side::Agent, SHAPE), Echo).unwrap();
+    for driver in [gateway.run(), agent.run()] {
+        executor.spawn(driver).detach();
+    }
+    smol::block_on(executor.run(async {
+        connect(&to_gateway, &to_agent, false).await;
+        assert!(matches!(to_gateway.event().await, Some(Event::LinkUp { number: 1, .. })));
+        let dead = async { Some(to_gateway.event().await) };
+        let later = async {
+            smol::Timer::after(2 * IMPATIENT.dead_after).await;
+            None
+        };
+        let event = smol::future::or(dead, later).await;
+        assert!(event.is_none(), "{event:?}");
+    }));
+}
+
+#[test]
+fn a_relay_that_answers_in_its_place_does_not_keep_a_dead_peer_alive() {
+    let executor = LocalExecutor::new();
+    let (gateway, to_gateway) = Driver::new(config_with(Side::Gateway, SHAPE, IMPATIENT), NoServices).unwrap();
+    executor.spawn(gateway.run()).detach();
+    smol::block_on(executor.run(async {
+        let (near, far) = socket_pair().unwrap();
+        to_gateway.link(NewLink { socket: websocket(near, Role::Server, false), hello: None }).unwrap();
+        let writer = far.get_ref().try_clone().map(Async::new).unwrap().unwrap();
+        let mut socket = websocket(far, Role::Client, true);
+        let hello = Hello::decode(&socket.next_message().await.unwrap()).unwrap();
+        let mut bytes = [0; MAX_HELLO];
+        let length = Hello { resumes: 0, ..hello }.encode(&mut bytes).len();
+        let header = [0x82, 0x80 | u8::try_from(length).unwrap(), 0, 0, 0, 0];
+        (&writer).write_all(&[&header[..], &bytes[..length]].concat()).await.unwrap();
+        assert!(matches!(to_gateway.event().await, Some(Event::LinkUp { .. })));
+        let relay = async {
+            loop {
+                // a ping and a pong, each with a mask of zeros
+                (&writer).write_all(&[0x89, 0x80, 0, 0, 0, 0, 0x8A, 0x80, 0, 0, 0, 0]).await.unwrap();
+                smol::Timer::after(IMPATIENT.ping_after / 4).await;
+            }
+        };
+        match smol::future::or(to_gateway.event(), relay).await {
+            Some(Event::LinkLost(LinkEnd::Silent(silence))) => assert!(silence >= IMPATIENT.dead_after),
+            other => panic!("expected a dead link, got {other:?}"),
+        }
+    }));
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub struct Session<B, S> {
     /// Bytes sent since an acknowledgement was asked for at once, and whether one was asked for of the last record.
     unsolicited: u32,
     asked: Asked,
+    /// The peer is to be asked for a sign of life.
+    probe: bool,
 }
 
 /// How soon an acknowledgement was asked for.
@@ -80,7 +82,7 @@ struct Link {
 /// What this side owes the peer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ack {
-    /// Records arrived that were not acknowledged.
+    /// Records arrived that were not acknowledged, or the peer asks for a sign of life.
     owed: bool,
     due: Option<Instant>,
     arrived: Instant,
@@ -109,6 +111,7 @@ where
             ack: Ack::default(),
             unsolicited: 0,
             asked: Asked::AtOnce,
+            probe: false,
         };
         session.check_storage()?;
         Ok(session)
@@ -227,7 +230,7 @@ where
         }
         self.ring.rewind();
         self.inflight.restart(now);
-        (self.unsolicited, self.asked) = (0, Asked::AtOnce);
+        (self.unsolicited, self.asked, self.probe) = (0, Asked::AtOnce, false);
         self.ack = Ack { arrived: now, ..Ack::default() };
         self.streams.peer = Peer { streams: hello.streams, credit: hello.credit, record };
         let began = if continues { began } else { hello.link };
@@ -283,6 +286,8 @@ where
             self.received += 1;
             self.streams.counters.records_received += 1;
             (self.ack.owed, self.ack.arrived) = (true, now);
+        } else if solicited {
+            self.ack.owed = true; // perhaps for the second time: it may be the link that is in doubt
         }
         self.streams.budget.check(&self.streams.table);
         Ok(())
@@ -359,6 +364,11 @@ where
     /// The port at `slot` can take bytes again: gives it what waits for it in the pool.
     pub fn handle_writable(&mut self, slot: Slot, ports: &mut impl Ports) {
         self.streams.handle_writable(slot, ports);
+    }
+
+    /// Asks the peer for a sign of life with the next message: it answers at once, whether or not it owes anything.
+    pub fn probe(&mut self) {
+        self.probe = true;
     }
 
     /// No new streams from now on, on either side; open ones have `drain_ms` to finish, then the host ends it.

@@ -281,7 +281,7 @@ fn describe(bytes: &[u8]) -> String {
 #[test]
 fn the_documents_dialogue_says_what_it_says_it_says() {
     let lines = dialogue();
-    assert_eq!(lines.len(), 12);
+    assert_eq!(lines.len(), 14);
     for line in lines {
         assert_eq!(describe(&line.bytes), line.says);
     }
@@ -398,7 +398,8 @@ fn the_documents_dialogue_is_one_that_sessions_have() {
                 speaker.ports.says.extend(b"hi\n");
             }
             4 => speaker.ports.ends = true,
-            10 => speaker.session.go_away(5_000),
+            10 => speaker.session.probe(),
+            12 => speaker.session.go_away(5_000),
             _ => {}
         }
         let before = speaker.wrote.len();

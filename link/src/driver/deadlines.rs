@@ -3,7 +3,6 @@
 use std::task::Context;
 use std::time::Duration;
 
-use log::debug;
 use smol::future::FutureExt;
 use umbilical_mux::Instant;
 
@@ -31,10 +30,8 @@ impl Driver {
                 Verdict::Fine(_) => {}
                 Verdict::Ping => {
                     link.pinged = true;
-                    if let Err(error) = link.socket.ping() {
-                        debug!("{}: link {}: {error}", self.config.name, link.number);
-                    }
                     link.writable = true;
+                    self.session.probe();
                 }
                 Verdict::Dead(silence) => self.lose_link(now, LinkEnd::Silent(silence)),
             }

@@ -131,9 +131,11 @@ where
     }
 
     /// Whether, and how soon, an acknowledgement is wanted of what was sent: at once each quarter of what may be in
-    /// flight and when something has to wait for it; lazily when nothing more is to be said. Every record is covered.
+    /// flight and when something has to wait for it; lazily when nothing more is to be said. Every record is covered. At
+    /// once also without a record, if the host doubts the link.
     fn solicit(&mut self, next: &Next) -> Option<u16> {
         let asked = match next {
+            _ if core::mem::take(&mut self.probe) => Asked::AtOnce,
             Next::Record(_) if self.unsolicited >= self.inflight.solicit_every() => Asked::AtOnce,
             Next::Record(_) if !self.inflight.allows(false) => Asked::AtOnce,
             Next::Record(_) if self.ring.next_length().is_some() || self.streams.has_more() => Asked::Not,
