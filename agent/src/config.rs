@@ -66,8 +66,8 @@ pub struct Relay {
     pub auth: Auth,
     /// Longest silence of the agent on an idle connection.
     pub keep_alive: Duration,
-    /// The frame that breaks it.
-    pub keep_alive_frame: KeepAliveFrame,
+    /// The frame that breaks it on the control channel; when `None`, the one that suits the relay.
+    pub keep_alive_frame: Option<KeepAliveFrame>,
 }
 
 /// `proxy` of `[relay]`
@@ -113,10 +113,9 @@ pub enum Auth {
 }
 
 /// `keep-alive-frame` of `[relay]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepAliveFrame {
-    /// An unasked Pong: nobody answers, and the hosted relay takes offence at nothing.
-    #[default]
+    /// An unasked Pong: nobody answers, and the hosted relay takes no offence at it.
     Pong,
     /// A Ping: the relay answers, so a dead path is noticed behind a proxy too.
     Ping,

@@ -14,6 +14,7 @@ use async_tungstenite::{
         protocol::{CloseFrame, Role, WebSocketConfig},
     },
 };
+use log::debug;
 use smol::{Timer, future, stream::StreamExt};
 use socket2::SockRef;
 use umbilical_link::{
@@ -41,8 +42,9 @@ const WRITE: Duration = Duration::from_secs(20);
 /// How long the relay may take to complete a close.
 const CLOSE: Duration = Duration::from_secs(2);
 
-/// After this long without an acknowledgement of bytes sent, the kernel gives the connection up. An unasked Pong is
-/// answered by nobody but TCP, and TCP alone would wait for a quarter of an hour. As long as a Ping's answer may take.
+/// After this long without an acknowledgement of bytes sent, or after the interval if that is shorter, the kernel gives the
+/// connection up. An unasked Pong is answered by nobody but TCP, and TCP alone would wait for a quarter of an hour. As long
+/// as a Ping's answer may take.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 
 /// Longest message in bytes: the body of an HTTP request. A text is one less at most.
@@ -71,7 +73,8 @@ pub enum Arrived {
 }
 
 impl ControlChannel {
-    /// Registers a listener of the given id at `url`, and gives the relay's date, in Unix seconds, if it told.
+    /// Registers a listener of the given id at `url`, and gives the relay's date, in Unix seconds, if it told. Its silence is
+    /// broken `every` so often, by the frame that was `told` or the one that suits the relay.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -80,11 +83,12 @@ impl ControlChannel {
         url: &RelayUrl,
         id: &str,
         token: &Token,
-        keep_alive: (Duration, KeepAliveFrame),
+        (every, told): (Duration, Option<KeepAliveFrame>),
     ) -> Result<(ControlChannel, Option<u64>), OpenError> {
         let target = Target { host: url.host().to_owned(), port: url.port(), tls: url.tls() };
         let transport = dialer.dial(&target).await.map_err(OpenError::Dial)?;
-        SockRef::from(transport.socket()).set_tcp_user_timeout(Some(UNACKNOWLEDGED)).map_err(OpenError::Socket)?;
+        let unacknowledged = Some(every.min(UNACKNOWLEDGED));
+        SockRef::from(transport.socket()).set_tcp_user_timeout(unacknowledged).map_err(OpenError::Socket)?;
         let request = UpgradeRequest {
             authority: &url.authority(),
             target: &url.listen_target(id),
@@ -94,10 +98,12 @@ impl ControlChannel {
         let answer = async { upgrade(transport, &request).await.map_err(OpenError::Upgrade) };
         let upgraded = within(ANSWER, answer, || OpenError::NoAnswer).await?;
         let date = upgraded.date;
-        Ok((ControlChannel::over(upgraded, keep_alive).await, date))
+        let frame = told.unwrap_or_else(|| suitable_frame(url, upgraded.answers_pings));
+        debug!("silence towards {url} is broken by a {frame:?} every {} s", every.as_secs());
+        Ok((ControlChannel::over(upgraded, every, frame).await, date))
     }
 
-    async fn over(upgraded: Upgraded, (every, frame): (Duration, KeepAliveFrame)) -> ControlChannel {
+    async fn over(upgraded: Upgraded, every: Duration, frame: KeepAliveFrame) -> ControlChannel {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
             .write_buffer_size(0)
@@ -228,6 +234,12 @@ impl ControlChannel {
         let written = async { self.socket.send(message).await.map_err(Lost::from) };
         within(WRITE, written, || Lost::Stuck).await
     }
+}
+
+/// A Ping where it is known to be answered, and a Pong, which nobody minds, elsewhere. What is called Azure's relay gets no
+/// Ping whatever it seems to say: something in between may have said it.
+fn suitable_frame(url: &RelayUrl, answers_pings: bool) -> KeepAliveFrame {
+    if answers_pings && !url.is_azure() { KeepAliveFrame::Ping } else { KeepAliveFrame::Pong }
 }
 
 /// Why a control channel did not open.

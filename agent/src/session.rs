@@ -258,9 +258,12 @@ async fn refuse(mut socket: WebSocket, code: u16, reason: &str) {
     }
 }
 
+/// How long the gateway may take to answer a ping at most.
+const ANSWER: Duration = Duration::from_secs(15);
+
 /// A quarter of the interval is left for the answer.
 fn keep_alive(every: Duration) -> KeepAlive {
-    KeepAlive { ping_after: every, dead_after: every + every / 4, ..KeepAlive::default() }
+    KeepAlive { ping_after: every, dead_after: every + ANSWER.min(every / 4), ..KeepAlive::default() }
 }
 
 fn report(peer: &str, id: SessionId, event: &Event) {

@@ -55,7 +55,7 @@ impl Silence {
         if self.deadline().is_some_and(|deadline| deadline <= now) {
             return Step::Dead(now.saturating_sub(self.read));
         }
-        let speak = self.written + self.every;
+        let speak = self.quiet_since() + self.every;
         if speak <= now {
             return Step::Send(self.frame);
         }
@@ -91,6 +91,14 @@ impl Silence {
             self.heard = Some(now);
         }
         self.read(now);
+    }
+
+    /// A Ping is for an answer, so it is due also when only the relay is silent.
+    fn quiet_since(&self) -> Duration {
+        match self.frame {
+            KeepAliveFrame::Ping if self.asked.is_none() => self.written.min(self.read),
+            _ => self.written,
+        }
     }
 
     fn grace(&self) -> Duration {
@@ -140,6 +148,18 @@ mod tests {
         assert_eq!(silence.step(at(75)), Step::Dead(Duration::from_secs(75)));
         silence.read(at(74));
         assert_eq!(silence.step(at(75)), Step::WaitUntil(at(120)));
+    }
+
+    #[test]
+    fn a_relay_that_only_listens_is_asked_all_the_same() {
+        let mut silence = new(KeepAliveFrame::Ping);
+        silence.wrote(at(50));
+        assert_eq!(silence.step(at(50)), Step::WaitUntil(at(60)));
+        assert_eq!(silence.step(at(60)), Step::Send(KeepAliveFrame::Ping));
+        silence.wrote_keep_alive(at(60));
+        silence.wrote(at(70));
+        assert_eq!(silence.step(at(70)), Step::WaitUntil(at(75)));
+        assert_eq!(silence.step(at(75)), Step::Dead(Duration::from_secs(75)));
     }
 
     #[test]

@@ -43,13 +43,14 @@ fn what_the_example_comments_out_is_the_default() {
         "#connection-string-file",
         "#ca-file",
         "#proxy",
+        "#keep-alive-frame",
         "#token-file",
         "#token-command",
         "#managed-identity",
         "#metadata-endpoint",
         "#plain-service",
     ];
-    const DEFAULTS: usize = 12;
+    const DEFAULTS: usize = 11;
     let mut defaults = 0;
     let spelt_out: String = text
         .lines()
@@ -87,7 +88,7 @@ fn every_value_arrives_where_it_belongs() {
     let config = parse(
         r#"
         [relay]
-        url = "sb://ns.servicebus.windows.net/site/gateway"
+        url = "sb://relay.example.net/site/gateway"
         ca-file = "/ca.pem"
         proxy = "none"
         keep-alive = "metered"
@@ -117,7 +118,7 @@ fn every_value_arrives_where_it_belongs() {
     assert_eq!(config.relay.ca_file, Some("/ca.pem".into()));
     assert_eq!(config.relay.proxy, ProxyChoice::None);
     assert_eq!(config.relay.keep_alive.as_secs(), 210);
-    assert_eq!(config.relay.keep_alive_frame, KeepAliveFrame::Ping);
+    assert_eq!(config.relay.keep_alive_frame, Some(KeepAliveFrame::Ping));
     assert_eq!(config.relay.auth, Auth::TokenCommand { program: "/bin/fetch".into(), arguments: vec!["-x".into()] });
     assert_eq!(config.services["plc.1"].target, Target::Tcp { host: "::1".into(), port: 502 });
     assert_eq!(config.foreign, Foreign { welcome: Welcome::Plain("plc.1".into()), connections: 3 });
@@ -257,6 +258,12 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         (
             "relay.url = 'wss://h/n'\nrelay.keep-alive-frame = 'text'".to_owned(),
             "agent.toml:2: `relay.keep-alive-frame`: expected \"pong\" or \"ping\", found \"text\"".to_owned(),
+        ),
+        (
+            "relay.url = 'sb://Contoso.ServiceBus.Windows.net/n'\nrelay.keep-alive-frame = 'ping'".to_owned(),
+            "agent.toml:2: `relay.keep-alive-frame`: expected \"pong\" for Azure's relay, which is reported to drop listeners \
+             that send pings, found \"ping\""
+                .to_owned(),
         ),
         (
             "relay.url = 'wss://h/n'\nrelay.proxy = 'socks5://me:hunter2@proxy:1080'".to_owned(),

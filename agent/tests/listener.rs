@@ -82,7 +82,7 @@ impl Setting {
                 proxy: ProxyChoice::None,
                 auth,
                 keep_alive: Duration::from_secs(60),
-                keep_alive_frame: KeepAliveFrame::Pong,
+                keep_alive_frame: None,
             },
             dialer: Rc::new(dialer),
             clock,
@@ -493,10 +493,25 @@ fn silence_is_broken_by_unasked_pongs() {
 }
 
 #[test]
+fn a_relay_that_says_it_answers_pings_is_pinged() {
+    let mut setting = Setting::new();
+    setting.listener.relay.keep_alive = Duration::from_millis(30);
+    setting.run(async |setting, _stopper| {
+        for (says, frame) in [("ping", Message::Ping(Vec::new().into())), ("no", Message::Pong(Vec::new().into()))] {
+            let handshake = setting.relay.handshake().await;
+            let mut control = handshake.control_with(&format!("Umbilical-Keep-Alive: {says}\r\n")).await;
+            for _ in 0..3 {
+                assert_eq!(control.frame().await.as_ref(), Some(&frame), "{says}");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_channel_whose_pings_nobody_answers_is_given_up() {
     let mut setting = Setting::new();
     setting.listener.relay.keep_alive = Duration::from_millis(30);
-    setting.listener.relay.keep_alive_frame = KeepAliveFrame::Ping;
+    setting.listener.relay.keep_alive_frame = Some(KeepAliveFrame::Ping);
     setting.run(async |setting, _stopper| {
         // an open WebSocket that nobody reads
         let _mute = setting.relay.handshake().await.upgrade().await;

@@ -23,6 +23,10 @@ pub const MAX_RESPONSE_BYTES: usize = 16 * 1024;
 /// between the two sees it, and where both ends are ours the work can be saved; without TLS the field means nothing.
 pub const ZERO_MASK: (&str, &str) = ("Umbilical-Mask", "zero");
 
+/// A response field by which a relay says that pings are answered here, by itself or by the far end: name and value. Not
+/// every relay takes them, and a client that asks one which does notices a dead path that looks alive.
+pub const ANSWERS_PINGS: (&str, &str) = ("Umbilical-Keep-Alive", "ping");
+
 /// Which side of a WebSocket this is: a client masks its frames, a server does not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -60,6 +64,8 @@ pub struct Upgraded {
     pub date: Option<u64>,
     /// A client's frames may be masked with zeros ([`ZERO_MASK`]).
     pub zero_mask: bool,
+    /// A client's pings are answered ([`ANSWERS_PINGS`]).
+    pub answers_pings: bool,
 }
 
 /// Asks for the WebSocket and waits for the answer, which may take as long as the server likes: the caller sets the
@@ -84,10 +90,10 @@ pub async fn upgrade(mut transport: Transport, request: &UpgradeRequest<'_>) -> 
             limit -= length;
             continue;
         }
-        let Accepted { subprotocol, date, zero_mask } = handshake.conclude(&head)?;
+        let Accepted { subprotocol, date, zero_mask, answers_pings } = handshake.conclude(&head)?;
         buffer.drain(..length);
-        let zero_mask = zero_mask && transport.is_tls();
-        return Ok(Upgraded { transport, leftover: buffer, role: Role::Client, subprotocol, date, zero_mask });
+        let (leftover, role, zero_mask) = (buffer, Role::Client, zero_mask && transport.is_tls());
+        return Ok(Upgraded { transport, leftover, role, subprotocol, date, zero_mask, answers_pings });
     }
 }
 
@@ -107,6 +113,8 @@ pub struct Accepted {
     pub date: Option<u64>,
     /// The server said [`ZERO_MASK`].
     pub zero_mask: bool,
+    /// The server said [`ANSWERS_PINGS`].
+    pub answers_pings: bool,
 }
 
 impl<'a> Handshake<'a> {
@@ -176,8 +184,9 @@ impl<'a> Handshake<'a> {
             (Some(name), None, Some(offered)) if name == offered.as_bytes() => Some(offered.to_owned()),
             (Some(name), _, _) => return Err(UpgradeError::Subprotocol { name: printable(name) }),
         };
-        let zero_mask = head.only(ZERO_MASK.0).is_some_and(|value| value == ZERO_MASK.1.as_bytes());
-        Ok(Accepted { subprotocol, date: head.date(), zero_mask })
+        let says = |(name, value): (&str, &str)| head.only(name) == Some(value.as_bytes());
+        let (zero_mask, answers_pings) = (says(ZERO_MASK), says(ANSWERS_PINGS));
+        Ok(Accepted { subprotocol, date: head.date(), zero_mask, answers_pings })
     }
 }
 

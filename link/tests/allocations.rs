@@ -74,7 +74,15 @@ fn config(side: Side) -> DriverConfig {
 }
 
 fn websocket(transport: Transport, role: Role) -> WebSocket {
-    WebSocket::new(Upgraded { transport, leftover: Vec::new(), role, subprotocol: None, date: None, zero_mask: false })
+    WebSocket::new(Upgraded {
+        transport,
+        leftover: Vec::new(),
+        role,
+        subprotocol: None,
+        date: None,
+        zero_mask: false,
+        answers_pings: false,
+    })
 }
 
 /// Sends or takes `bytes` on a blocking socket, on a thread of its own.

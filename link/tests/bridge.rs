@@ -49,8 +49,15 @@ async fn world() -> World {
 async fn world_with(role: Role, leftover: &[u8], keep_alive: Duration) -> World {
     let ((near, peer), (io, port)) = zip(pair(), pair()).await;
     let leftover = leftover.to_vec();
-    let upgraded =
-        Upgraded { transport: Transport::Plain(near), leftover, role, subprotocol: None, date: None, zero_mask: false };
+    let upgraded = Upgraded {
+        transport: Transport::Plain(near),
+        leftover,
+        role,
+        subprotocol: None,
+        date: None,
+        zero_mask: false,
+        answers_pings: false,
+    };
     let bridge = Bridge::new(ByteStream::new(upgraded), Io::tcp(io).unwrap(), keep_alive);
     let mask = if role == Role::Server { Some([0xA5, 0, 0xFF, 7]) } else { None };
     World { bridge: smol::spawn(bridge.run()), peer: Peer { socket: peer, mask }, port }
@@ -467,6 +474,7 @@ fn words_before_the_bridge_are_read_and_written_whole() {
             subprotocol: None,
             date: None,
             zero_mask: false,
+            answers_pings: false,
         };
         let (mut stream, mut peer) = (ByteStream::new(upgraded), Peer { socket: peer, mask: None });
         peer.send(Opcode::Binary, b"pre").await;

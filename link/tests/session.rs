@@ -74,6 +74,7 @@ fn websocket(socket: Async<TcpStream>, role: Role, zero_mask: bool) -> WebSocket
         subprotocol: None,
         date: None,
         zero_mask,
+        answers_pings: false,
     })
 }
 

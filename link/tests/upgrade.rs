@@ -82,6 +82,17 @@ async fn agreed(subprotocol: Option<&str>, fields: &str) -> Result<Upgraded, Upg
 }
 
 #[test]
+fn pings_are_answered_where_the_server_says_so() {
+    run(async {
+        for (fields, answered) in
+            [("", false), ("Umbilical-Keep-Alive: ping\r\n", true), ("Umbilical-Keep-Alive: pong\r\n", false)]
+        {
+            assert_eq!(agreed(None, fields).await.unwrap().answers_pings, answered, "{fields}");
+        }
+    });
+}
+
+#[test]
 fn masks_of_zeros_are_for_tls_and_for_servers_that_take_them() {
     run(async {
         assert!(!agreed(None, "Umbilical-Mask: zero\r\n").await.unwrap().zero_mask, "without TLS");

@@ -22,6 +22,9 @@ pub const RENDEZVOUS_VALIDITY: Duration = Duration::from_secs(30);
 /// How many listeners one hybrid connection may have at a time.
 pub const MAX_LISTENERS: usize = 25;
 
+/// Where Azure has its relays: worldwide, of the US government, in China.
+const AZURE: [&str; 3] = [".servicebus.windows.net", ".servicebus.usgovcloudapi.net", ".servicebus.chinacloudapi.cn"];
+
 /// The path segment in front of the entity's path in every WebSocket address of the protocol.
 pub(crate) const MARKER: &str = "$hc";
 
@@ -74,6 +77,12 @@ impl RelayUrl {
     #[must_use]
     pub fn tls(&self) -> bool {
         self.origin.tls
+    }
+
+    /// Whether this is the hosted service, by its name.
+    #[must_use]
+    pub fn is_azure(&self) -> bool {
+        AZURE.iter().any(|suffix| self.origin.host.ends_with(suffix))
     }
 
     /// The entity's path, decoded, without slashes at its ends. Empty for the whole namespace.

@@ -307,3 +307,16 @@ fn an_application_does_not_see_the_path_of_its_entity() {
         assert_eq!((prefix, rest.as_str()), expected, "{target} at {entity}");
     }
 }
+
+#[test]
+fn azures_relays_are_known_by_their_names() {
+    let is_azure = |url: &str| RelayUrl::parse(url).unwrap().is_azure();
+    assert!(is_azure("sb://contoso.servicebus.windows.net/site"));
+    assert!(is_azure("wss://CONTOSO.ServiceBus.Windows.NET:443/site"));
+    assert!(
+        is_azure("sb://contoso.servicebus.usgovcloudapi.net") && is_azure("sb://contoso.servicebus.chinacloudapi.cn")
+    );
+    for url in ["wss://servicebus.windows.net", "wss://contoso.servicebus.windows.net.example", "ws://localhost"] {
+        assert!(!is_azure(url), "{url}");
+    }
+}

@@ -50,6 +50,13 @@ pub(super) fn read_relay(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Re
             "ping" => Some(KeepAliveFrame::Ping),
             _ => None,
         })?;
+    if let Some(At { value: KeepAliveFrame::Ping, key, line }) = &keep_alive_frame
+        && url.is_azure()
+    {
+        let expected = "\"pong\" for Azure's relay, which is reported to drop listeners that send pings";
+        let problem = Problem::Unexpected { key: key.clone(), expected, found: "\"ping\"".to_owned() };
+        return Err(table.fault(*line, problem));
+    }
     let auth = match (auth, table.table("auth")?) {
         (Some(auth), _) => auth,
         (None, Some(auth)) => read_auth(auth, files)?,
@@ -61,7 +68,7 @@ pub(super) fn read_relay(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Re
         proxy: proxy.map(|at| at.value).unwrap_or_default(),
         auth,
         keep_alive: keep_alive.map_or(KEEP_ALIVE, |at| at.value),
-        keep_alive_frame: keep_alive_frame.map(|at| at.value).unwrap_or_default(),
+        keep_alive_frame: keep_alive_frame.map(|at| at.value),
     })
 }
 

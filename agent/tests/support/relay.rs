@@ -154,11 +154,17 @@ impl Handshake {
     }
 
     /// Opens the WebSocket and leaves its frames to the test. The subprotocol offered is accepted.
-    pub async fn upgrade(mut self) -> Upgraded {
+    pub async fn upgrade(self) -> Upgraded {
+        self.upgrade_with("").await
+    }
+
+    /// The same with further headers in the answer.
+    pub async fn upgrade_with(mut self, headers: &str) -> Upgraded {
         let key = derive_accept_key(self.headers.get("Sec-WebSocket-Key").unwrap().as_bytes());
         let subprotocol = self.headers.get("Sec-WebSocket-Protocol").map(str::to_owned);
         let mut response = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: {key}\r\n"
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {key}\r\n{headers}"
         );
         if let Some(name) = &subprotocol {
             response.push_str(&format!("Sec-WebSocket-Protocol: {name}\r\n"));
@@ -173,12 +179,18 @@ impl Handshake {
             subprotocol,
             date: None,
             zero_mask: false,
+            answers_pings: false,
         }
     }
 
     /// Opens the WebSocket as a control channel.
     pub async fn control(self) -> Control {
-        let transport = self.upgrade().await.transport;
+        self.control_with("").await
+    }
+
+    /// The same with further headers in the answer.
+    pub async fn control_with(self, headers: &str) -> Control {
+        let transport = self.upgrade_with(headers).await.transport;
         Control(WebSocketStream::from_raw_socket(transport, Role::Server, None).await)
     }
 }

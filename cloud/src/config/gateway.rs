@@ -130,8 +130,8 @@ pub enum ListenerKind {
 
 /// Memory of a device's session unless configured: 1 MiB carries 200 Mbit/s over 40 ms of round trip.
 pub(crate) const DEFAULT_SHAPE: Shape = Shape { streams: 1024, replay: 1024 * 1024, receive: 1024 * 1024 };
-/// Longer than the agent's by default, so that its pings are enough for both.
-const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Longer than the agent's by default, so that its pings are enough for both; a dead link is noticed within 75 s all the same.
+const DEFAULT_KEEP_ALIVE: Duration = Duration::from_secs(65);
 /// `keep-alive = "metered"`: longer than the agent's of that name, below the four minutes after which load balancers
 /// forget an idle connection.
 const METERED: Duration = Duration::from_secs(225);
@@ -261,7 +261,7 @@ fn read_keep_alive(place: Option<&Spanned<String>>, files: &Files<'_>) -> Result
         "metered" => Some(METERED),
         text => Period::try_from(text.to_owned()).ok().map(|period| period.0),
     };
-    let expected = "5s to 230s, such as \"75s\", or \"metered\"";
+    let expected = "5s to 230s, such as \"65s\", or \"metered\"";
     silence
         .filter(|silence| KEEP_ALIVES.contains(silence))
         .ok_or_else(|| files.wrong(place, "gateway.keep-alive", expected, place.get_ref()))

@@ -226,7 +226,7 @@ fn places(addresses: impl Iterator<Item = SocketAddr>) -> Vec<Place> {
 }
 
 /// How long an answer to a ping may take.
-const ANSWER: Duration = Duration::from_secs(15);
+const ANSWER: Duration = Duration::from_secs(10);
 
 /// After `silence` of an idle link it is asked for a sign of life.
 pub(crate) fn keep_alive(silence: Duration) -> KeepAlive {

@@ -11,7 +11,7 @@ use log::{debug, warn};
 use smol::Timer;
 use smol::io::AsyncReadExt;
 use umbilical_link::transport::Transport;
-use umbilical_link::upgrade::{Role, Upgraded, ZERO_MASK};
+use umbilical_link::upgrade::{ANSWERS_PINGS, Role, Upgraded, ZERO_MASK};
 use umbilical_relay_protocol::Rejection;
 
 use super::{Shared, authorize};
@@ -70,7 +70,7 @@ impl Handshake {
 
     /// Answers 101. `None` if the client is gone.
     pub(crate) async fn accept(mut self, shared: &Shared, subprotocol: Option<&str>) -> Option<Upgraded> {
-        let response = Response::switching_protocols(&self.key, subprotocol);
+        let response = Response::switching_protocols(&self.key, subprotocol).header(ANSWERS_PINGS.0, ANSWERS_PINGS.1);
         let response = if self.tls() { response.header(ZERO_MASK.0, ZERO_MASK.1) } else { response };
         match deadline::within(shared.deadlines().handshake, response.write(&mut self.transport)).await {
             Some(Ok(())) => Some(Upgraded {
@@ -80,6 +80,7 @@ impl Handshake {
                 subprotocol: subprotocol.map(str::to_owned),
                 date: None,
                 zero_mask: false,
+                answers_pings: false,
             }),
             Some(Err(error)) => {
                 debug!("{} was gone before its handshake was answered: {error}", self.peer);

@@ -262,6 +262,7 @@ impl TestRelay {
             let answer = Answer::read(socket).await;
             let mask = self.tls.then_some("zero");
             assert_eq!((answer.status, answer.header("Umbilical-Mask")), (101, mask));
+            assert_eq!(answer.header("Umbilical-Keep-Alive"), Some("ping"));
         }
         (sender, rendezvous)
     }
