@@ -261,7 +261,7 @@ async fn refuse(mut socket: WebSocket, code: u16, reason: &str) {
 /// How long the gateway may take to answer a ping at most.
 const ANSWER: Duration = Duration::from_secs(15);
 
-/// A quarter of the interval is left for the answer.
+/// The answer has a quarter of the interval, and no longer than [`ANSWER`].
 fn keep_alive(every: Duration) -> KeepAlive {
     KeepAlive { ping_after: every, dead_after: every + ANSWER.min(every / 4), ..KeepAlive::default() }
 }
