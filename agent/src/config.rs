@@ -27,7 +27,7 @@ use umbilical_relay_protocol::RelayUrl;
 
 use self::{
     document::{At, Table},
-    relay::read_relay,
+    relay::read_relays,
     value::{count, duration, size},
 };
 pub use self::{
@@ -39,8 +39,8 @@ pub use self::{
 /// Everything the agent is told by its operator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
-    /// Which relay, and how to get there.
-    pub relay: Relay,
+    /// Which relays, and how to get there; one at least.
+    pub relays: Vec<Relay>,
     /// What can be reached on this device, by name. What is not here does not exist.
     pub services: BTreeMap<String, Service>,
     /// What senders get that are no gateway of ours.
@@ -53,7 +53,7 @@ pub struct Config {
     pub session: Session,
 }
 
-/// `[relay]`
+/// `[relay]`, or one of `[[relays]]`
 #[derive(Debug, Clone, PartialEq)]
 pub struct Relay {
     /// The hybrid connection to listen at.
@@ -68,6 +68,8 @@ pub struct Relay {
     pub keep_alive: Duration,
     /// The frame that breaks it on the control channel; when `None`, the one that suits the relay.
     pub keep_alive_frame: Option<KeepAliveFrame>,
+    /// A reserve: listened at only while no other relay has been connected for so long.
+    pub standby_after: Option<Duration>,
 }
 
 /// `proxy` of `[relay]`
@@ -230,6 +232,12 @@ impl Config {
         Ok((config, warnings))
     }
 
+    /// Longest silence on links, whose session may have come by any relay.
+    #[must_use]
+    pub fn keep_alive(&self) -> Duration {
+        self.relays.iter().map(|relay| relay.keep_alive).min().expect("there is one relay at least")
+    }
+
     /// Reads `text`, and of the files it names only a connection string; `file` only appears in errors.
     ///
     /// # Errors
@@ -241,18 +249,15 @@ impl Config {
 
 fn read_document(file: &Path, text: &str) -> Result<(Config, Vec<NamedFile>), ConfigError> {
     let mut root = Table::parse(file, text)?;
-    root.only(&["relay", "services", "foreign", "http", "memory", "session"])?;
+    root.only(&["relay", "relays", "services", "foreign", "http", "memory", "session"])?;
     let mut files = Vec::new();
-    let relay = match root.table("relay")? {
-        Some(table) => read_relay(table, &mut files)?,
-        None => return Err(root.missing("relay", "a table with url and auth, or with connection-string-file")),
-    };
+    let relays = read_relays(&mut root, &mut files)?;
     let services = root.table("services")?.map(read_services).transpose()?.unwrap_or_default();
     let foreign = root.table("foreign")?.map(|table| foreign::read(table, &services)).transpose()?.unwrap_or_default();
     let http = root.table("http")?.map(read_http).transpose()?;
     let memory = root.table("memory")?.map(read_memory).transpose()?.unwrap_or_default();
     let session = root.table("session")?.map(read_session).transpose()?.unwrap_or_default();
-    Ok((Config { relay, services, foreign, http, memory, session }, files))
+    Ok((Config { relays, services, foreign, http, memory, session }, files))
 }
 
 fn read_services(mut table: Table<'_>) -> Result<BTreeMap<String, Service>, ConfigError> {

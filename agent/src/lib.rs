@@ -7,6 +7,7 @@
 //! | [`config`] | `agent.toml`, checked |
 //! | [`supervisor`] | start, reload, stop; who is connected to whom |
 //! | [`memory`] | the budget that is printed at start |
+//! | [`relays`], [`presence`] | at which relays the device is listening, reserves among them |
 //! | [`listener`] | keeping the control channel; trying again |
 //! | [`control`] | one control channel |
 //! | [`silence`], [`backoff`] | when a channel is dead, when to try again; pure |
@@ -37,6 +38,8 @@ pub mod identity;
 pub mod listener;
 pub mod log;
 pub mod memory;
+pub mod presence;
+pub mod relays;
 pub mod rendezvous;
 pub mod renewal;
 pub mod services;

@@ -21,6 +21,7 @@ use crate::{
     config,
     control::{Arrived, ControlChannel, Lost, OpenError},
     credentials::{Credentials, CredentialsError, Token},
+    presence::Presence,
     renewal::replacement,
     stop::Stop,
     sys::{NetworkNews, boot_time, give_back_freed_memory},
@@ -78,6 +79,8 @@ pub struct Listener {
     pub random: fn() -> u32,
     /// Usually [`LOOK_AGAIN`].
     pub look_again: Duration,
+    /// Who is to know when there is a control channel.
+    pub presence: Option<Rc<Presence>>,
 }
 
 impl Listener {
@@ -90,12 +93,14 @@ impl Listener {
                 None => return,
                 Some(Ok((mut channel, token))) => {
                     info!("listening at {}", self.relay.url);
+                    let here = self.presence.as_ref().map(Presence::enter);
                     give_back_freed_memory();
                     said.clear();
                     let since = boot_time();
                     let Err(lost) = self.serve(&mut channel, token, answers, requests, stop).await else {
                         return channel.close().await;
                     };
+                    drop(here);
                     backoff.connection_held(boot_time().saturating_sub(since));
                     Failure::Lost(lost)
                 }

@@ -52,8 +52,8 @@ fn check(agent: &Agent) -> ExitCode {
     for warning in agent.warnings() {
         complain(&format_args!("warning: {warning}"));
     }
-    let (url, services) = (&agent.config().relay.url, agent.config().services.len());
-    say(&format!("the configuration is good: {services} services at {url}\n"))
+    let urls: Vec<_> = agent.config().relays.iter().map(|relay| relay.url.to_string()).collect();
+    say(&format!("the configuration is good: {} services at {}\n", agent.config().services.len(), urls.join(", ")))
 }
 
 fn run(agent: Agent) -> ExitCode {

@@ -8,10 +8,7 @@ use std::fmt;
 use umbilical_link::{byte_stream, websocket::BUFFER_BYTES};
 use umbilical_mux::StreamState;
 
-use crate::{
-    config::{Foreign, Http, Memory},
-    http, rendezvous,
-};
+use crate::{config::Config, http, rendezvous};
 
 /// One TLS connection at its fullest: 64 KiB read ahead, a record of 16 KiB being read and one decrypted, 64 KiB waiting to
 /// be sent, keys and state.
@@ -40,20 +37,20 @@ struct Line {
 }
 
 impl Budget {
-    /// For `memory`, the connections of `foreign` senders and `http`; `program` is what the process has in memory before its
-    /// first connection, in bytes.
+    /// Of `config`; `program` is what the process has in memory before its first connection, in bytes.
     #[must_use]
-    pub fn new(memory: &Memory, foreign: &Foreign, http: Option<&Http>, program: usize) -> Budget {
+    pub fn new(config: &Config, program: usize) -> Budget {
+        let (relays, memory, http) = (config.relays.len(), &config.memory, config.http.as_ref());
         let shape = memory.shape();
         let line = |what, count, each| Line { what, count, each };
-        let links = memory.sessions + rendezvous::AT_ONCE;
+        let links = memory.sessions + relays * rendezvous::AT_ONCE;
         let streams = memory.sessions * memory.streams;
-        let foreign = foreign.at_most();
-        let requests = http.map_or(0, |http| http.max_requests);
+        let foreign = config.foreign.at_most();
+        let requests = relays * http.map_or(0, |http| http.max_requests);
         let mut lines = vec![
             line("program and configuration", 1, program),
-            line("control channel", 1, CONTROL_BYTES),
-            line("TLS connections", links + foreign + 1 + requests, TLS_BYTES),
+            line("control channels", relays, CONTROL_BYTES),
+            line("TLS connections", links + foreign + relays + requests, TLS_BYTES),
             line("link buffers", links, BUFFER_BYTES),
             line("replay rings", memory.sessions, shape.replay),
             line("receive pools", memory.sessions, shape.receive_memory()),
@@ -63,7 +60,7 @@ impl Budget {
         ];
         if http.is_some() {
             lines.push(line("HTTP requests", requests, http::REQUEST_BYTES));
-            lines.push(line("waiting HTTP requests", 1, http::WAITING_BYTES));
+            lines.push(line("waiting HTTP requests", relays, http::WAITING_BYTES));
         }
         Budget { lines }
     }
@@ -98,29 +95,37 @@ impl fmt::Display for Budget {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::path::Path;
 
     use super::*;
-    use crate::config::{Target, Welcome};
+
+    const RELAY: &str = "url = 'wss://r.example/a'\nauth.token-file = '/t'\n";
+    const PROGRAM: usize = 1_000_000;
+
+    fn total(relays: &str, lines: &str) -> usize {
+        let config = Config::parse(Path::new("agent.toml"), &format!("{relays}{lines}")).unwrap();
+        Budget::new(&config, PROGRAM).total()
+    }
 
     #[test]
     fn the_sum_is_that_of_the_lines_and_grows_with_each_setting() {
-        let default = Memory::default();
-        let none = Foreign::default();
-        let total = |memory: Memory| Budget::new(&memory, &none, None, 1_000_000).total();
-        let base = total(default);
-        assert!(base > 1_000_000 + 4 * (default.replay + default.receive));
-        assert_eq!(total(Memory { replay: default.replay + 1024, ..default }), base + 4 * 1024);
-        assert!(total(Memory { receive: default.receive + 1024, ..default }) >= base + 4 * 1024);
-        assert!(total(Memory { streams: default.streams + 1, ..default }) > base);
-        assert!(total(Memory { sessions: default.sessions + 1, ..default }) > base + default.replay + default.receive);
-        let some = Foreign { welcome: Welcome::Plain("ssh".into()), connections: 3 };
-        assert_eq!(Budget::new(&default, &some, None, 1_000_000).total(), base + 3 * FOREIGN_BYTES);
-        let http = |max_requests| Http { max_requests, target: Target::Unix("/x".into()), timeout: Duration::ZERO };
-        let with = |max_requests| Budget::new(&default, &none, Some(&http(max_requests)), 1_000_000).total();
-        assert_eq!(with(0), base + http::WAITING_BYTES);
-        assert_eq!(with(3), with(0) + 3 * (TLS_BYTES + http::REQUEST_BYTES));
-        let last = Budget::new(&default, &none, None, 1_000_000).rows().last().unwrap();
+        let one = format!("[relay]\n{RELAY}");
+        let with = |lines: &str| total(&one, lines);
+        let base = with("");
+        assert_eq!(with("[memory]\nreplay = '513K'"), base + 4 * 1024);
+        assert!(with("[memory]\nreceive = '513K'") >= base + 4 * 1024);
+        assert!(with("[memory]\nstreams = 65") > base);
+        assert!(with("[memory]\nsessions = 5") > base + 2 * 512 * 1024);
+        assert!(base > PROGRAM + 8 * 512 * 1024);
+        let foreign = with("[services.s]\ntarget = 'unix:/x'\n[foreign]\nplain-service = 's'\nconnections = 3");
+        assert_eq!(foreign, base + 3 * FOREIGN_BYTES);
+        let http = |requests| with(&format!("[http]\ntarget = 'unix:/x'\nmax-requests = {requests}"));
+        assert_eq!(http(3), base + http::WAITING_BYTES + 3 * (TLS_BYTES + http::REQUEST_BYTES));
+        let two = format!("[[relays]]\n{RELAY}[[relays]]\n{}", RELAY.replace("/a", "/b"));
+        let buffers = rendezvous::AT_ONCE * (TLS_BYTES + BUFFER_BYTES);
+        assert_eq!(total(&two, ""), base + TLS_BYTES + CONTROL_BYTES + buffers);
+        let config = Config::parse(Path::new("agent.toml"), &one).unwrap();
+        let last = Budget::new(&config, PROGRAM).rows().last().unwrap();
         assert!(last.ends_with(&format!(" {base}")), "{last}");
     }
 }

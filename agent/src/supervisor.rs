@@ -1,9 +1,9 @@
 //! The whole agent: starts its parts in order, changes them when the configuration changes, stops them in order.
 //!
 //! ```text
-//! supervisor ── listener ── (accept) ── answers ─┬─ sessions ──────── services
-//!    one           one                   few       ├─ foreign senders ─┘
-//!                                                  └─ refused            allow-list
+//! supervisor ── relays ── (accept) ── answers ─┬─ sessions ──────── services
+//!    one         few                   few       ├─ foreign senders ─┘
+//!                                                └─ refused            allow-list
 //! ```
 //!
 //! Everything runs on the thread that calls [`Agent::run`].
@@ -11,7 +11,7 @@
 use std::{fmt, path::PathBuf, rc::Rc, sync::Arc};
 
 use log::{error, info, warn};
-use smol::{LocalExecutor, Task, channel::Receiver, future};
+use smol::{LocalExecutor, channel::Receiver, future};
 use umbilical_link::{
     dial::Dialer,
     proxy::{ProxySettings, ProxyUrlError},
@@ -21,16 +21,12 @@ use umbilical_link::{
 use crate::{
     clock::Clock,
     config::{self, Config, ConfigError, ProxyChoice, Warning},
-    credentials::Credentials,
     foreign::ForeignSenders,
-    http::HttpRequests,
     identity::listener_id,
-    listener::{LOOK_AGAIN, Listener},
     memory::{Budget, FOREIGN_BYTES},
-    rendezvous::Answers,
+    relays::{Device, Relays, Route},
     services::ServiceTable,
     session::{Limits, Sessions},
-    stop::{Stopper, stop},
     sys::{Request, raise_file_limit, resident_bytes},
 };
 
@@ -40,7 +36,7 @@ pub struct Agent {
     config: Config,
     warnings: Vec<Warning>,
     clock: Arc<Clock>,
-    dialer: Rc<Dialer>,
+    dialers: Vec<Rc<Dialer>>,
     id: String,
 }
 
@@ -52,9 +48,9 @@ impl Agent {
     pub fn new(file: PathBuf) -> Result<Agent, StartError> {
         let (config, warnings) = Config::load(&file).map_err(StartError::Config)?;
         let clock = Arc::new(Clock::new());
-        let dialer = Rc::new(make_dialer(&config.relay, &clock)?);
+        let dialers = make_dialers(&config.relays, &clock)?;
         let id = listener_id(&file.to_string_lossy()).map_err(StartError::Randomness)?;
-        Ok(Agent { file, config, warnings, clock, dialer, id })
+        Ok(Agent { file, config, warnings, clock, dialers, id })
     }
 
     /// What an operator should look at.
@@ -83,35 +79,33 @@ struct Supervisor {
     file: PathBuf,
     config: Config,
     clock: Arc<Clock>,
-    id: String,
-    executor: Rc<LocalExecutor<'static>>,
     services: Arc<ServiceTable>,
     sessions: Rc<Sessions>,
     foreign: Rc<ForeignSenders>,
-    answers: Rc<Answers>,
-    requests: Rc<HttpRequests>,
-    listening: Option<(Stopper, Task<()>)>,
+    relays: Relays,
 }
 
 impl Supervisor {
     fn start(agent: Agent, executor: Rc<LocalExecutor<'static>>) -> Supervisor {
-        let Agent { file, config, warnings, clock, dialer, id } = agent;
+        let Agent { file, config, warnings, clock, dialers, id } = agent;
         info!("umbilical-agent {} with {}", env!("CARGO_PKG_VERSION"), file.display());
         report(&warnings);
         print_budget(&config);
         check_file_limit(&config);
         let services = Arc::new(ServiceTable::new(&config.services));
         let sessions = Rc::new(Sessions::new(Rc::clone(&executor), Arc::clone(&services), limits(&config)));
-        let (foreign, keep_alive) = (config.foreign.clone(), config.relay.keep_alive);
+        let (foreign, keep_alive) = (config.foreign.clone(), config.keep_alive());
         let foreign = Rc::new(ForeignSenders::new(Rc::clone(&executor), Arc::clone(&services), foreign, keep_alive));
-        let doors = (Rc::clone(&sessions), Rc::clone(&foreign));
-        let answers = Answers::new(Rc::clone(&executor), doors, Rc::clone(&dialer), config.relay.url.tls());
-        let requests = HttpRequests::new(Rc::clone(&executor), Rc::clone(&dialer), &config.relay, config.http.as_ref());
-        let listening = None;
-        let mut supervisor =
-            Supervisor { file, config, clock, id, executor, services, sessions, foreign, answers, requests, listening };
-        supervisor.listen(dialer);
-        supervisor
+        let device = Device {
+            executor,
+            clock: Arc::clone(&clock),
+            id,
+            sessions: Rc::clone(&sessions),
+            foreign: Rc::clone(&foreign),
+        };
+        let mut relays = Relays::new(device);
+        relays.change(routes(&config, dialers), &config);
+        Supervisor { file, config, clock, services, sessions, foreign, relays }
     }
 
     async fn run(mut self, requests: &Receiver<Request>) {
@@ -123,23 +117,17 @@ impl Supervisor {
         }
         let drain_for = self.config.session.drain_for;
         info!("stopping: {} sessions have {} s to finish", self.sessions.count(), drain_for.as_secs());
-        for (count, what) in [(self.foreign.count(), "foreign connections"), (self.requests.count(), "HTTP requests")] {
+        for (count, what) in [(self.foreign.count(), "foreign connections"), (self.relays.requests(), "HTTP requests")]
+        {
             if count > 0 {
                 info!("so have {count} {what}");
             }
         }
+        let Supervisor { relays, sessions, foreign, .. } = self;
         let farewell = async {
-            // the control channel is the way of responses: it goes when they are there, and nobody new is let in meanwhile
-            let listening = self.listening.take();
-            let leave = async {
-                self.requests.drain(drain_for).await;
-                if let Some((stopper, task)) = listening {
-                    drop(stopper);
-                    task.await;
-                }
-            };
-            let drained = future::zip(self.sessions.drain(drain_for), self.foreign.drain(drain_for));
-            future::zip(leave, drained).await;
+            // nobody new is let in from now on
+            let drained = future::zip(sessions.drain(drain_for), foreign.drain(drain_for));
+            future::zip(drained, relays.leave(drain_for)).await;
             info!("stopped");
         };
         let at_once = async {
@@ -154,26 +142,6 @@ impl Supervisor {
         future::or(farewell, at_once).await;
     }
 
-    fn listen(&mut self, dialer: Rc<Dialer>) {
-        let relay = self.config.relay.clone();
-        let (stopper, stop) = stop();
-        let listener = Listener {
-            credentials: Credentials::new(&relay.auth, &relay.url),
-            relay,
-            dialer,
-            clock: Arc::clone(&self.clock),
-            id: self.id.clone(),
-            random,
-            look_again: LOOK_AGAIN,
-        };
-        let (answers, requests) = (Rc::clone(&self.answers), Rc::clone(&self.requests));
-        let task = self.executor.spawn(async move { listener.run(&answers, &requests, &stop).await });
-        if let Some((stopper, task)) = self.listening.replace((stopper, task)) {
-            drop(stopper);
-            task.detach();
-        }
-    }
-
     /// Takes up the configuration file as it is now; all of it, or nothing.
     fn reload(&mut self) {
         let file = self.file.display().to_string();
@@ -181,8 +149,8 @@ impl Supervisor {
             Ok(loaded) => loaded,
             Err(error) => return error!("{error}; the configuration of before stays in force"),
         };
-        let dialer = match make_dialer(&config.relay, &self.clock) {
-            Ok(dialer) => Rc::new(dialer),
+        let dialers = match make_dialers(&config.relays, &self.clock) {
+            Ok(dialers) => dialers,
             Err(error) => return error!("{file}: {error}; the configuration of before stays in force"),
         };
         report(&warnings);
@@ -190,26 +158,27 @@ impl Supervisor {
             warn!("{file}: a change of [memory] takes effect when the agent is restarted");
             config.memory = self.config.memory;
         }
-        let http_changed = config.http != self.config.http;
-        let relay_changed = config.relay != self.config.relay;
+        let budget_changed = config.http != self.config.http || config.relays.len() != self.config.relays.len();
         let (changed, gone) = self.services.replace(&config.services);
         self.config = config;
         self.sessions.set_limits(limits(&self.config));
-        if self.foreign.change(&self.config.foreign, self.config.relay.keep_alive) {
+        if self.foreign.change(&self.config.foreign, self.config.keep_alive()) {
             let most = self.config.foreign.at_most();
             info!("{most} foreign connections at most from now on, {} bytes of memory", most * FOREIGN_BYTES);
         }
-        self.answers.set_dialer(Rc::clone(&dialer), self.config.relay.url.tls());
-        self.requests.change(Rc::clone(&dialer), &self.config.relay, self.config.http.as_ref());
-        if http_changed {
+        if budget_changed {
             print_budget(&self.config);
         }
-        if relay_changed {
-            self.listen(dialer);
-        }
-        let relay = if relay_changed { "another relay" } else { "the same relay" };
-        info!("{file} read again: {relay}, {changed} services new or changed, {gone} gone");
+        let relays = match self.relays.change(routes(&self.config, dialers), &self.config) {
+            (0, 0) => "the same relays".to_owned(),
+            (changed, gone) => format!("{changed} relays new or changed, {gone} gone"),
+        };
+        info!("{file} read again: {relays}; {changed} services new or changed, {gone} gone");
     }
+}
+
+fn routes(config: &Config, dialers: Vec<Rc<Dialer>>) -> Vec<Route> {
+    config.relays.iter().cloned().zip(dialers).collect()
 }
 
 /// Why an agent did not start.
@@ -239,23 +208,33 @@ impl fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-fn make_dialer(relay: &config::Relay, clock: &Arc<Clock>) -> Result<Dialer, StartError> {
-    let roots = relay.ca_file.clone().map_or(Roots::System, Roots::File);
-    let time: Arc<dyn tls::TimeProvider> = Arc::<Clock>::clone(clock);
-    let proxy = match &relay.proxy {
-        ProxyChoice::None => ProxySettings::direct(),
-        ProxyChoice::Address(proxy) => ProxySettings::always(proxy.clone()),
-        ProxyChoice::Environment => {
-            ProxySettings::from_environment(|name| std::env::var(name).ok()).map_err(StartError::Proxy)?
-        }
-    };
-    Ok(Dialer { tls: tls::client_config(&roots, time).map_err(StartError::Tls)?, proxy })
+/// A dialer for each. The authorities to trust are the largest part of one: relays that trust the same ones share them.
+fn make_dialers(relays: &[config::Relay], clock: &Arc<Clock>) -> Result<Vec<Rc<Dialer>>, StartError> {
+    let mut made: Vec<Rc<Dialer>> = Vec::new();
+    for (number, relay) in relays.iter().enumerate() {
+        let alike = relays[..number].iter().position(|other| other.ca_file == relay.ca_file);
+        let tls = match alike {
+            Some(alike) => made[alike].tls.clone(),
+            None => {
+                let roots = relay.ca_file.clone().map_or(Roots::System, Roots::File);
+                let time: Arc<dyn tls::TimeProvider> = Arc::<Clock>::clone(clock);
+                tls::client_config(&roots, time).map_err(StartError::Tls)?
+            }
+        };
+        let proxy = match &relay.proxy {
+            ProxyChoice::None => ProxySettings::direct(),
+            ProxyChoice::Address(proxy) => ProxySettings::always(proxy.clone()),
+            ProxyChoice::Environment => {
+                ProxySettings::from_environment(|name| std::env::var(name).ok()).map_err(StartError::Proxy)?
+            }
+        };
+        made.push(Rc::new(Dialer { tls, proxy }));
+    }
+    Ok(made)
 }
 
 fn print_budget(config: &Config) {
-    for row in
-        Budget::new(&config.memory, &config.foreign, config.http.as_ref(), resident_bytes().unwrap_or_default()).rows()
-    {
+    for row in Budget::new(config, resident_bytes().unwrap_or_default()).rows() {
         info!("{row}");
     }
 }
@@ -265,7 +244,7 @@ fn limits(config: &Config) -> Limits {
         sessions: config.memory.sessions,
         shape: config.memory.shape(),
         resume_for: config.session.resume_for,
-        keep_alive: config.relay.keep_alive,
+        keep_alive: config.keep_alive(),
     }
 }
 
@@ -274,7 +253,7 @@ const OTHER_FILES: usize = 100;
 
 fn check_file_limit(config: &Config) {
     let (memory, foreign) = (&config.memory, config.foreign.at_most());
-    let requests = config.http.as_ref().map_or(0, |http| http.max_requests);
+    let requests = config.relays.len() * config.http.as_ref().map_or(0, |http| http.max_requests);
     // a foreign connection is two, its rendezvous and its service; so is a request
     let wanted = memory.sessions * memory.streams + 2 * (foreign + requests) + OTHER_FILES;
     match raise_file_limit() {
@@ -292,9 +271,4 @@ fn report(warnings: &[Warning]) {
     for warning in warnings {
         warn!("{warning}");
     }
-}
-
-/// Delays need to be spread, not secret: a kernel without randomness yet must not keep a device from its relay.
-fn random() -> u32 {
-    getrandom::u32().unwrap_or(u32::MAX / 2)
 }

@@ -27,9 +27,9 @@ fn parse_error(text: &str) -> String {
 #[test]
 fn the_example_is_a_configuration() {
     let config = parse(&fs::read_to_string(EXAMPLE).unwrap()).unwrap();
-    assert_eq!(config.relay.url.to_string(), "wss://relay.example.net/gateway-0042");
+    assert_eq!(config.relays[0].url.to_string(), "wss://relay.example.net/gateway-0042");
     let key_file = PathBuf::from("/run/credentials/umbilical-agent.service/key");
-    assert_eq!(config.relay.auth, Auth::SharedKey { name: "listen".into(), file: key_file });
+    assert_eq!(config.relays[0].auth, Auth::SharedKey { name: "listen".into(), file: key_file });
     assert_eq!(config.services["ssh"].target, Target::Tcp { host: "127.0.0.1".into(), port: 22 });
     assert_eq!(config.services["ssh"].max_streams, None);
     assert_eq!(config.services["docker"].target, Target::Unix("/run/docker.sock".into()));
@@ -40,6 +40,10 @@ fn the_example_is_a_configuration() {
 fn what_the_example_comments_out_is_the_default() {
     let text = fs::read_to_string(EXAMPLE).unwrap();
     let examples_only = [
+        "#[[relays]]",
+        "#url",
+        "#auth",
+        "#standby-after",
         "#connection-string-file",
         "#ca-file",
         "#proxy",
@@ -67,17 +71,23 @@ fn what_the_example_comments_out_is_the_default() {
     let config = parse(LEAST).unwrap();
     assert_eq!((config.memory, config.session), (Memory::default(), Session::default()));
     assert_eq!(config.foreign, Foreign { welcome: Welcome::Refused, connections: 8 });
-    assert_eq!((config.relay.proxy, config.http), (ProxyChoice::Environment, None));
+    assert_eq!((&config.relays[0].proxy, config.http), (&ProxyChoice::Environment, None));
 }
 
 #[test]
 fn the_example_has_every_key() {
     let text = fs::read_to_string(EXAMPLE).unwrap();
-    for table in ["", "relay.", "relay.auth.", "services.x.", "foreign.", "http.", "memory.", "session."] {
-        let error = parse_error(&format!("{table}no-such-key = 1\nservices.x.target = 'unix:/x'\n{LEAST}"));
+    let tables = ["", "relay.", "relay.auth.", "services.x.", "foreign.", "http.", "memory.", "session."];
+    let in_tables = tables
+        .map(|table| (table, format!("{table}no-such-key = 1\nservices.x.target = 'unix:/x'\n{LEAST}")))
+        .into_iter()
+        .chain([("relays.", "[[relays]]\nno-such-key = 1\n".to_owned())]);
+    for (table, text_with_it) in in_tables {
+        let error = parse_error(&text_with_it);
         let (_, expected) = error.split_once("expected ").unwrap_or_else(|| panic!("{error}"));
         for key in expected.split([',', ' ']).filter(|word| !word.is_empty() && *word != "or") {
-            let shown = [format!("\n{key} = "), format!("\n#{key} = "), format!("\n[{table}{key}")];
+            let shown =
+                [format!("\n{key} = "), format!("\n#{key} = "), format!("\n[{table}{key}"), format!("\n#[[{key}]]")];
             assert!(shown.iter().any(|form| text.contains(form)), "{key} is not in the example");
         }
     }
@@ -114,12 +124,15 @@ fn every_value_arrives_where_it_belongs() {
         "#,
     )
     .unwrap();
-    assert_eq!(config.relay.url.path(), "site/gateway");
-    assert_eq!(config.relay.ca_file, Some("/ca.pem".into()));
-    assert_eq!(config.relay.proxy, ProxyChoice::None);
-    assert_eq!(config.relay.keep_alive.as_secs(), 210);
-    assert_eq!(config.relay.keep_alive_frame, Some(KeepAliveFrame::Ping));
-    assert_eq!(config.relay.auth, Auth::TokenCommand { program: "/bin/fetch".into(), arguments: vec!["-x".into()] });
+    assert_eq!(config.relays[0].url.path(), "site/gateway");
+    assert_eq!(config.relays[0].ca_file, Some("/ca.pem".into()));
+    assert_eq!(config.relays[0].proxy, ProxyChoice::None);
+    assert_eq!(config.relays[0].keep_alive.as_secs(), 210);
+    assert_eq!(config.relays[0].keep_alive_frame, Some(KeepAliveFrame::Ping));
+    assert_eq!(
+        config.relays[0].auth,
+        Auth::TokenCommand { program: "/bin/fetch".into(), arguments: vec!["-x".into()] }
+    );
     assert_eq!(config.services["plc.1"].target, Target::Tcp { host: "::1".into(), port: 502 });
     assert_eq!(config.foreign, Foreign { welcome: Welcome::Plain("plc.1".into()), connections: 3 });
     let target = Target::Unix("/run/web.sock".into());
@@ -130,6 +143,9 @@ fn every_value_arrives_where_it_belongs() {
 
 #[test]
 fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
+    /// One of several relays.
+    const RELAYS: &str = "[[relays]]\nurl = 'wss://h/n'\nauth.token-file = 't'";
+
     const AUTH: &str = "key-name with key-file, or token-file, or token-command, or managed-identity";
     let with = |lines: &str| format!("{LEAST}{lines}");
     let faults = [
@@ -140,7 +156,7 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         (String::new(), "agent.toml: `relay` is missing, expected a table with url and auth, or with connection-string-file".to_owned()),
         (
             with("[memmory]"),
-            "agent.toml:4: unknown key `memmory` at the top level, expected relay, services, foreign, http, memory or session".to_owned(),
+            "agent.toml:4: unknown key `memmory` at the top level, expected relay, relays, services, foreign, http, memory or session".to_owned(),
         ),
         (
             with("[services.ssh]\ntarget = 'tcp:a:1'\nmax-stream = 1"),
@@ -158,6 +174,23 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         (
             "[relay]\nurl = 'wss://h/n'".to_owned(),
             format!("agent.toml:1: `relay.auth` is missing, expected {AUTH}"),
+        ),
+        // several relays
+        ("relays = []".to_owned(), "agent.toml: `relays[0]` is missing, expected a table with url and auth, or with connection-string-file".to_owned()),
+        ("relays = [1]".to_owned(), "agent.toml:1: `relays[0]`: expected a table, found 1".to_owned()),
+        ("relays = 1".to_owned(), "agent.toml:1: `relays`: expected an array of tables, found 1".to_owned()),
+        (with("[[relays]]\n"), "agent.toml:1: `relay`: expected [relay] for one relay, or [[relays]] for several, found both".to_owned()),
+        (
+            format!("{RELAYS}\nstandby-after = '10s'"),
+            "agent.toml:1: `relays[0]`: expected one relay at least without `standby-after`, found reserves only".to_owned(),
+        ),
+        (
+            format!("{RELAYS}\n{RELAYS}"),
+            "agent.toml:4: `relays[1]`: expected a hybrid connection that is listened at only once, found wss://h/n".to_owned(),
+        ),
+        (
+            (0..9).map(|number| RELAYS.replace("h/n", &format!("h/n{number}")) + "\n").collect(),
+            "agent.toml:25: `relays[8]`: expected not more than 8 relays, found 9 of them".to_owned(),
         ),
         // types
         (with("[services.ssh]\ntarget = 22"), target_error("22")),
@@ -328,7 +361,7 @@ fn with_identity(lines: &str) -> String {
 
 #[test]
 fn an_identity_is_this_machines_own_or_one_by_its_client_id() {
-    let auth = |lines: &str| parse(&with_identity(lines)).unwrap().relay.auth;
+    let auth = |lines: &str| parse(&with_identity(lines)).unwrap().relays.remove(0).auth;
     assert_eq!(auth("managed-identity = true"), Auth::ManagedIdentity { client_id: None, metadata_endpoint: None });
     assert_eq!(
         auth("managed-identity = '0000-11'\nmetadata-endpoint = 'http://localhost:40342'"),
@@ -349,7 +382,7 @@ fn a_connection_string_stands_for_url_and_auth() {
         fs::set_permissions(&string, fs::Permissions::from_mode(0o600)).unwrap();
         let text = format!("[services]\n[relay]\nconnection-string-file = '{}'\n{lines}\n", string.display());
         fs::write(&file, text).unwrap();
-        Config::load(&file).map(|(config, _)| config.relay).map_err(|error| error.to_string())
+        Config::load(&file).map(|(mut config, _)| config.relays.remove(0)).map_err(|error| error.to_string())
     };
     let relay =
         load("Endpoint=sb://ns/;SharedAccessKeyName=k;SharedAccessKey=top-secret=;EntityPath=gateway\n", "").unwrap();

@@ -83,12 +83,14 @@ impl Setting {
                 auth,
                 keep_alive: Duration::from_secs(60),
                 keep_alive_frame: None,
+                standby_after: None,
             },
             dialer: Rc::new(dialer),
             clock,
             id: "11111111-2222-8333-8444-555555555555".into(),
             random: || 1 << 20,
             look_again: Duration::from_millis(10),
+            presence: None,
         };
         Setting { relay, files, listener, senders: Senders::default(), requests: Requests::default() }
     }

@@ -156,7 +156,7 @@ fn hung_up_it_reads_its_configuration_again_and_keeps_its_streams() {
         stream.echo(b"1").await;
         world.configure(&format!("{ssh}services.new.target = 'tcp:127.0.0.1:{echo}'\n"));
         agent.signal("HUP");
-        agent.says("read again: the same relay, 1 services new or changed, 0 gone");
+        agent.says("read again: the same relays; 1 services new or changed, 0 gone");
         gateway.open("new").echo(b"2").await;
         stream.echo(b"3").await;
         world.configure("nonsense = 1\n");

@@ -297,7 +297,7 @@ fn a_reload_changes_what_it_names_and_nothing_else() {
         // services
         world.configure(&format!("{}services.new.target = 'tcp:127.0.0.1:{two}'\n", ssh_at(one)));
         world.request(Request::Reload);
-        logs::line(Level::Info, "read again: the same relay, 1 services new or changed, 1 gone").await;
+        logs::line(Level::Info, "read again: the same relays; 1 services new or changed, 1 gone").await;
         gateway.open("new").echo(b"3").await;
         assert_eq!(gateway.fate("old").await, End::Reset(ResetReason::NOT_ALLOWED));
         ssh.echo(b"4").await;

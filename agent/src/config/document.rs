@@ -91,6 +91,23 @@ impl<'i> Table<'i> {
         }
     }
 
+    /// Takes an array of tables out of this one; `None` if it is not there.
+    pub(super) fn tables(&mut self, key: &str) -> Result<Option<Vec<Table<'i>>>, ConfigError> {
+        let Some(entry) = self.entries.remove(key) else { return Ok(None) };
+        let path = self.key(key);
+        let DeValue::Array(array) = entry.value else {
+            return Err(self.unexpected(path, entry.line, "an array of tables", &entry.value));
+        };
+        let items = array.into_iter().enumerate().map(|(number, item)| {
+            let (path, line) = (format!("{path}[{number}]"), self.source.line(item.span().start));
+            match item.into_inner() {
+                DeValue::Table(table) => Ok(Table::new(self.source, path, Some(line), table)),
+                other => Err(self.unexpected(path, line, "a table", &other)),
+            }
+        });
+        items.collect::<Result<_, _>>().map(Some)
+    }
+
     /// Takes a value if it is there; `read` gives `None` for one that is not as `expected` says.
     pub(super) fn optional<T>(
         &mut self,

@@ -1,4 +1,4 @@
-//! `[relay]`: which relay, the way there, and what the agent proves itself with.
+//! `[relay]` or `[[relays]]`: which relays, the way there, and what the agent proves itself with.
 
 use std::{fs, ops::RangeInclusive, path::PathBuf, time::Duration};
 
@@ -19,17 +19,62 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const METERED: Duration = Duration::from_secs(210);
 const KEEP_ALIVES: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_secs(230);
 
-pub(super) fn read_relay(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Result<Relay, ConfigError> {
-    table.only(&["url", "connection-string-file", "ca-file", "proxy", "keep-alive", "keep-alive-frame", "auth"])?;
+const STANDBYS: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+
+/// Each relay costs a connection, and memory.
+const MOST_RELAYS: usize = 8;
+
+const RELAY: &[&str] = &["url", "connection-string-file", "ca-file", "proxy", "keep-alive", "keep-alive-frame", "auth"];
+const RELAYS: &[&str] =
+    &["url", "connection-string-file", "ca-file", "proxy", "keep-alive", "keep-alive-frame", "auth", "standby-after"];
+
+const RELAY_TABLE: &str = "a table with url and auth, or with connection-string-file";
+
+/// Takes `[relay]` or `[[relays]]` out of a document.
+pub(super) fn read_relays(root: &mut Table<'_>, files: &mut Vec<NamedFile>) -> Result<Vec<Relay>, ConfigError> {
+    const EITHER: &str = "[relay] for one relay, or [[relays]] for several";
+    let several = match (root.table("relay")?, root.tables("relays")?) {
+        (Some(mut one), None) => {
+            one.only(RELAY)?;
+            return Ok(vec![read_relay(&mut one, files)?]);
+        }
+        (Some(one), Some(_)) => return Err(one.refuse(EITHER, "both")),
+        (None, None) => return Err(root.missing("relay", RELAY_TABLE)),
+        (None, Some(several)) => several,
+    };
+    if several.len() > MOST_RELAYS {
+        return Err(several[MOST_RELAYS].refuse("not more than 8 relays", &format!("{} of them", several.len())));
+    }
+    let Some(first) = several.first() else { return Err(root.missing("relays[0]", RELAY_TABLE)) };
+    let no_first_choice = first.refuse("one relay at least without `standby-after`", "reserves only");
+    let mut relays: Vec<Relay> = Vec::new();
+    for mut table in several {
+        table.only(RELAYS)?;
+        let standby_after =
+            table.optional("standby-after", "0s to 1h, such as \"10s\"", |value| duration(value, &STANDBYS))?;
+        let relay = Relay { standby_after: standby_after.map(|at| at.value), ..read_relay(&mut table, files)? };
+        // it would take its own place at the relay, again and again
+        if relays.iter().any(|other| other.url == relay.url) {
+            return Err(table.refuse("a hybrid connection that is listened at only once", &relay.url.to_string()));
+        }
+        relays.push(relay);
+    }
+    if relays.iter().all(|relay| relay.standby_after.is_some()) {
+        return Err(no_first_choice);
+    }
+    Ok(relays)
+}
+
+fn read_relay(table: &mut Table<'_>, files: &mut Vec<NamedFile>) -> Result<Relay, ConfigError> {
     let (url, auth) = match table.optional("connection-string-file", "a path", path)? {
         Some(_) if table.has("url") || table.has("auth") => {
             return Err(table.refuse("connection-string-file alone, or url with auth", "both"));
         }
         Some(file) => {
-            let (url, auth) = read_connection_string(&table, file, files)?;
+            let (url, auth) = read_connection_string(table, file, files)?;
             (url, Some(auth))
         }
-        None => (read_url(&mut table)?, None),
+        None => (read_url(table)?, None),
     };
     let ca_file = table.optional("ca-file", "a path", path)?;
     let proxy =
@@ -69,6 +114,7 @@ pub(super) fn read_relay(mut table: Table<'_>, files: &mut Vec<NamedFile>) -> Re
         auth,
         keep_alive: keep_alive.map_or(KEEP_ALIVE, |at| at.value),
         keep_alive_frame: keep_alive_frame.map(|at| at.value),
+        standby_after: None,
     })
 }
 

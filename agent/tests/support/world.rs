@@ -74,17 +74,32 @@ impl World {
 
     /// The same for another relay.
     pub fn configure_for(&self, relay: &Relay, lines: &str) {
+        let keys: String = self.keys_of(relay).iter().map(|key| format!("relay.{key}\n")).collect();
+        self.files.write("agent.toml", &format!("{keys}{lines}"));
+    }
+
+    /// The same for several relays, some of them with a further key.
+    pub fn configure_relays(&self, relays: &[(&Relay, Option<&str>)], lines: &str) {
+        let table = |(relay, more): &(&Relay, Option<&str>)| {
+            let keys: Vec<_> = self.keys_of(relay).into_iter().chain(more.map(str::to_owned)).collect();
+            format!("{{ {} }}", keys.join(", "))
+        };
+        let tables: Vec<_> = relays.iter().map(table).collect();
+        self.files.write("agent.toml", &format!("relays = [{}]\n{lines}", tables.join(", ")));
+    }
+
+    fn keys_of(&self, relay: &Relay) -> Vec<String> {
         let key = self.files.write("key", KEY);
+        let mut keys = vec![
+            format!("url = '{}'", relay.url()),
+            "proxy = 'none'".to_owned(),
+            format!("auth = {{ key-name = '{KEY_NAME}', key-file = '{}' }}", text(&key)),
+        ];
         let authority = self.files.path("ca.pem");
-        let ca_file =
-            if authority.exists() { format!("relay.ca-file = '{}'\n", text(&authority)) } else { String::new() };
-        let relay = format!(
-            "relay.url = '{}'\n{ca_file}relay.proxy = 'none'\n\
-             relay.auth = {{ key-name = '{KEY_NAME}', key-file = '{}' }}\n",
-            relay.url(),
-            text(&key)
-        );
-        self.files.write("agent.toml", &format!("{relay}{lines}"));
+        if authority.exists() {
+            keys.insert(1, format!("ca-file = '{}'", text(&authority)));
+        }
+        keys
     }
 
     /// What a signal would ask for. An agent that has stopped does not hear it.
