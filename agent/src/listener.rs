@@ -4,8 +4,9 @@
 //! (`credentials`), answering senders (`rendezvous`) and HTTP requests (`http`). Links are not touched by anything that happens here: they are
 //! connections of their own.
 
-use std::{fmt, future::Future, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
+use event_listener::Event;
 use log::{debug, info, warn};
 use smol::{
     Timer,
@@ -24,7 +25,7 @@ use crate::{
     presence::Presence,
     renewal::replacement,
     stop::Stop,
-    sys::{NetworkNews, boot_time, give_back_freed_memory},
+    sys::{News, boot_time, give_back_freed_memory},
 };
 
 /// Between attempts to renew a token, and between looks at a token file.
@@ -81,6 +82,8 @@ pub struct Listener {
     pub look_again: Duration,
     /// Who is to know when there is a control channel.
     pub presence: Option<Rc<Presence>>,
+    /// Told when the device has slept, and nobody knows what has become of its connections.
+    pub woken: Rc<Event>,
 }
 
 impl Listener {
@@ -111,32 +114,21 @@ impl Listener {
                 Kind::Refusal => backoff.after_refusal((self.random)(), failure.retry_after()),
                 Kind::Loss => backoff.after_loss((self.random)(), failure.retry_after()),
             };
-            let network = NetworkNews::new();
+            let news = News::listen();
             self.report(&failure, delay, &mut said);
-            if unless_stopped(stop, self.pause(delay, network)).await.is_none() {
+            if unless_stopped(stop, self.pause(delay, news)).await.is_none() {
                 return;
             }
         }
     }
 
-    /// Waits for so long, or until the network is better than it was.
-    async fn pause(&self, delay: Duration, network: io::Result<NetworkNews>) {
+    /// Waits for so long, or until another attempt is worthwhile.
+    async fn pause(&self, delay: Duration, news: News) {
         let over = async {
             Timer::after(delay).await;
         };
         let better = async {
-            let news = match &network {
-                Ok(network) => network.better().await,
-                Err(error) => Err(error.kind().into()),
-            };
-            match news {
-                Ok(()) => debug!("the network has changed"),
-                // a sandbox may forbid it: the delay is waited out then
-                Err(error) => {
-                    debug!("no news of the network: {error}");
-                    future::pending::<()>().await;
-                }
-            }
+            debug!("{} has changed", news.any().await);
             Timer::after(Backoff::after_return((self.random)())).await;
         };
         future::or(over, better).await;
@@ -187,6 +179,10 @@ impl Listener {
                     };
                     let arrived = async { channel.next().await.map(Served::Arrived) };
                     let renewed = async { Ok(Served::Renewal(renewal.as_mut().await)) };
+                    let woken = async {
+                        self.woken.listen().await;
+                        Ok(Served::Woken)
+                    };
                     let reply = async {
                         match replies.recv().await {
                             Ok(reply) => Ok(Served::Reply(reply)),
@@ -194,8 +190,12 @@ impl Listener {
                         }
                     };
                     // a reply that is there is delivered, even if it was the last thing to do
-                    match future::or(future::or(arrived, reply), future::or(stopped, renewed)).await? {
+                    match future::or(future::or(arrived, reply), future::or(future::or(stopped, woken), renewed))
+                        .await?
+                    {
                         Served::Stopped => return Ok(()),
+                        // the channel measures silence by a clock that has gone on: it looks at it again
+                        Served::Woken => {}
                         Served::Renewal(fresh) => break fresh,
                         Served::Reply(Reply { response, body }) => channel.respond(response, body).await?,
                         Served::Arrived(Arrived::Message(message)) => handle(message, answers),
@@ -240,6 +240,7 @@ impl Listener {
 
 enum Served {
     Stopped,
+    Woken,
     Renewal(Token),
     Reply(Reply),
     Arrived(Arrived),

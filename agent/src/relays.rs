@@ -10,6 +10,7 @@
 
 use std::{future::Future, rc::Rc, sync::Arc, time::Duration};
 
+use event_listener::Event;
 use log::{info, warn};
 use smol::{LocalExecutor, Task, future};
 use umbilical_link::dial::Dialer;
@@ -45,6 +46,7 @@ pub struct Device {
 pub struct Relays {
     device: Device,
     presence: Rc<Presence>,
+    woken: Rc<Event>,
     posts: Vec<Post>,
 }
 
@@ -63,7 +65,7 @@ impl Relays {
     /// None yet.
     #[must_use]
     pub fn new(device: Device) -> Relays {
-        Relays { device, presence: Rc::default(), posts: Vec::new() }
+        Relays { device, presence: Rc::default(), woken: Rc::default(), posts: Vec::new() }
     }
 
     /// Listens at these from now on, as `config` says, and gives how many are new or different, and how many are gone.
@@ -92,6 +94,12 @@ impl Relays {
         let gone = before.len();
         before.into_iter().for_each(Post::retire);
         (changed, gone)
+    }
+
+    /// Told when the device has slept: control channels are looked after at once then.
+    #[must_use]
+    pub fn woken(&self) -> Rc<Event> {
+        Rc::clone(&self.woken)
     }
 
     /// HTTP requests that are being answered.
@@ -125,6 +133,7 @@ impl Relays {
             id: id.clone(),
             random,
             look_again: LOOK_AGAIN,
+            woken: Rc::clone(&self.woken),
         };
         let (asked, told) = (Rc::clone(&answers), Rc::clone(&requests));
         let listen = async move |stop: &Stop| listener.run(&asked, &told, stop).await;

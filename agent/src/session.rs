@@ -92,6 +92,13 @@ impl Sessions {
         *self.limits.borrow_mut() = limits;
     }
 
+    /// Asks all links for a sign of life, as the device has slept.
+    pub fn doubt(&self) {
+        for entry in &*self.table.borrow() {
+            entry.handle.doubt();
+        }
+    }
+
     /// Ends all sessions: no new streams, open ones have `drain_for` to finish. Returns when all have ended.
     pub async fn drain(&self, drain_for: Duration) {
         *self.draining.borrow_mut() = true;

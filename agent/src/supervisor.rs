@@ -10,7 +10,8 @@
 
 use std::{fmt, path::PathBuf, rc::Rc, sync::Arc};
 
-use log::{error, info, warn};
+use event_listener::Event;
+use log::{debug, error, info, warn};
 use smol::{LocalExecutor, channel::Receiver, future};
 use umbilical_link::{
     dial::Dialer,
@@ -27,7 +28,7 @@ use crate::{
     relays::{Device, Relays, Route},
     services::ServiceTable,
     session::{Limits, Sessions},
-    sys::{Request, raise_file_limit, resident_bytes},
+    sys::{ClockNews, Jump, Request, raise_file_limit, resident_bytes},
 };
 
 /// A configured agent that has not begun.
@@ -69,8 +70,7 @@ impl Agent {
     /// while they do ends it at once.
     pub async fn run(self, requests: Receiver<Request>) {
         let executor = Rc::new(LocalExecutor::new());
-        let tasks = Rc::clone(&executor);
-        executor.run(Supervisor::start(self, tasks).run(&requests)).await;
+        executor.run(Supervisor::start(self, &executor).run(&requests)).await;
     }
 }
 
@@ -86,18 +86,18 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn start(agent: Agent, executor: Rc<LocalExecutor<'static>>) -> Supervisor {
+    fn start(agent: Agent, executor: &Rc<LocalExecutor<'static>>) -> Supervisor {
         let Agent { file, config, warnings, clock, dialers, id } = agent;
         info!("umbilical-agent {} with {}", env!("CARGO_PKG_VERSION"), file.display());
         report(&warnings);
         print_budget(&config);
         check_file_limit(&config);
         let services = Arc::new(ServiceTable::new(&config.services));
-        let sessions = Rc::new(Sessions::new(Rc::clone(&executor), Arc::clone(&services), limits(&config)));
+        let sessions = Rc::new(Sessions::new(Rc::clone(executor), Arc::clone(&services), limits(&config)));
         let (foreign, keep_alive) = (config.foreign.clone(), config.keep_alive());
-        let foreign = Rc::new(ForeignSenders::new(Rc::clone(&executor), Arc::clone(&services), foreign, keep_alive));
+        let foreign = Rc::new(ForeignSenders::new(Rc::clone(executor), Arc::clone(&services), foreign, keep_alive));
         let device = Device {
-            executor,
+            executor: Rc::clone(executor),
             clock: Arc::clone(&clock),
             id,
             sessions: Rc::clone(&sessions),
@@ -105,6 +105,7 @@ impl Supervisor {
         };
         let mut relays = Relays::new(device);
         relays.change(routes(&config, dialers), &config);
+        executor.spawn(look_after_sleep(Rc::clone(&sessions), relays.woken())).detach();
         Supervisor { file, config, clock, services, sessions, foreign, relays }
     }
 
@@ -174,6 +175,26 @@ impl Supervisor {
             (changed, gone) => format!("{changed} relays new or changed, {gone} gone"),
         };
         info!("{file} read again: {relays}; {changed} services new or changed, {gone} gone");
+    }
+}
+
+/// Connections may have ended while the device slept, and nothing would tell for a minute: they are asked when it wakes.
+async fn look_after_sleep(sessions: Rc<Sessions>, woken: Rc<Event>) {
+    let unheard = |error| debug!("no news of the clock: {error}");
+    let mut clock = match ClockNews::new() {
+        Ok(clock) => clock,
+        Err(error) => return unheard(error),
+    };
+    loop {
+        match clock.jumped().await {
+            Ok(Jump::Slept(time)) => {
+                info!("the device has slept for {} s: all connections are asked whether they live", time.as_secs());
+                sessions.doubt();
+                woken.notify(usize::MAX);
+            }
+            Ok(Jump::Set) => {}
+            Err(error) => return unheard(error),
+        }
     }
 }
 

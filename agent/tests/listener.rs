@@ -91,6 +91,7 @@ impl Setting {
             random: || 1 << 20,
             look_again: Duration::from_millis(10),
             presence: None,
+            woken: Rc::default(),
         };
         Setting { relay, files, listener, senders: Senders::default(), requests: Requests::default() }
     }

@@ -3,9 +3,13 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use smol::future;
+use socket2::{Domain, Socket, Type};
 use support::{
     files::{Directory, text},
     program::Program,
@@ -112,8 +116,13 @@ fn each_fault_has_its_words() {
 
 #[test]
 fn a_machine_without_a_metadata_service_is_told_what_it_needs() {
-    let closed = address(&Service::new(), "");
-    let error = smol::block_on(MetadataService::find(Some(&closed)).unwrap().fetch(None, NOW)).unwrap_err().to_string();
+    // bound and not listened at: nobody else gets the port meanwhile
+    let closed = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = closed.local_addr().unwrap().as_socket().unwrap().port();
+    let closed_address = HttpAddress::parse(&format!("http://127.0.0.1:{port}")).unwrap();
+    let error =
+        smol::block_on(MetadataService::find(Some(&closed_address)).unwrap().fetch(None, NOW)).unwrap_err().to_string();
     assert!(error.contains("can't ask the metadata service at http://127.0.0.1:"), "{error}");
     assert!(error.ends_with("needs a machine of Azure, or one that is connected to Azure Arc"), "{error}");
 }

@@ -305,6 +305,7 @@ impl Driver {
                     self.session.go_away(u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
                     self.drain_until = Some(now.after_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)));
                 }
+                Poll::Ready(Some(Command::Doubt)) => self.ask_for_a_sign(now),
                 Poll::Ready(Some(Command::Status(answer))) => {
                     let _ = answer.try_send(self.status());
                 }

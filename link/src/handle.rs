@@ -33,6 +33,7 @@ pub(crate) enum Command {
     Link(Box<NewLink>),
     Open(NewStream),
     GoAway(Duration),
+    Doubt,
     Stop,
     Status(Sender<Status>),
 }
@@ -163,6 +164,12 @@ impl Handle {
     /// No new streams; open ones have this long to finish, then the session ends.
     pub fn go_away(&self, drain_for: Duration) {
         let _ = self.commands.try_send(Command::GoAway(drain_for));
+    }
+
+    /// Something has happened after which nobody knows whether the link is still there, such as the machine's sleep: it is
+    /// asked for a sign of life now, and lost if none comes.
+    pub fn doubt(&self) {
+        let _ = self.commands.try_send(Command::Doubt);
     }
 
     /// Ends the session now.

@@ -44,19 +44,21 @@ pub(crate) enum Verdict {
 }
 
 impl KeepAlive {
-    /// Judges a link last heard of at `heard_at`, `pinged` or not since, that is `busy` if it owes acknowledgements.
-    pub(crate) fn judge(&self, now: Instant, heard_at: Instant, pinged: bool, busy: bool) -> Verdict {
-        let silence = Duration::from_micros(now.micros_since(heard_at));
+    /// Judges a link last heard of at `heard_at`, and pinged since at `pinged_at` if at all, that is `busy` if it owes
+    /// acknowledgements. The answer has the time that is left to the limit when a ping is due, even if it comes due earlier.
+    pub(crate) fn judge(&self, now: Instant, heard_at: Instant, pinged_at: Option<Instant>, busy: bool) -> Verdict {
         let (ping_after, dead_after) =
             if busy { (self.dead_after_busy / 2, self.dead_after_busy) } else { (self.ping_after, self.dead_after) };
-        if pinged && silence >= dead_after {
-            return Verdict::Dead(silence);
+        let (since, patience) = match pinged_at {
+            Some(pinged_at) => (pinged_at, dead_after.saturating_sub(ping_after)),
+            None => (heard_at, ping_after),
+        };
+        let due = since.after_micros(u64::try_from(patience.as_micros()).unwrap_or(u64::MAX));
+        match pinged_at {
+            _ if now < due => Verdict::Fine(due),
+            Some(_) => Verdict::Dead(Duration::from_micros(now.micros_since(heard_at))),
+            None => Verdict::Ping,
         }
-        if !pinged && silence >= ping_after {
-            return Verdict::Ping;
-        }
-        let next = if pinged { dead_after } else { ping_after };
-        Verdict::Fine(heard_at.after_micros(u64::try_from(next.as_micros()).unwrap_or(u64::MAX)))
     }
 }
 
@@ -69,16 +71,22 @@ mod tests {
         let keep_alive = KeepAlive::default();
         let at = |seconds: u64| Instant::from_micros(seconds * 1_000_000);
         for (now, pinged, busy, verdict) in [
-            (59, false, false, Verdict::Fine(at(60))),
-            (60, false, false, Verdict::Ping),
-            (74, true, false, Verdict::Fine(at(75))),
-            (75, true, false, Verdict::Dead(Duration::from_secs(75))),
-            (4, false, true, Verdict::Fine(at(5))),
-            (5, false, true, Verdict::Ping),
-            (9, true, true, Verdict::Fine(at(10))),
-            (10, true, true, Verdict::Dead(Duration::from_secs(10))),
+            (59, None, false, Verdict::Fine(at(60))),
+            (60, None, false, Verdict::Ping),
+            (74, Some(60), false, Verdict::Fine(at(75))),
+            (75, Some(60), false, Verdict::Dead(Duration::from_secs(75))),
+            (4, None, true, Verdict::Fine(at(5))),
+            (5, None, true, Verdict::Ping),
+            (9, Some(5), true, Verdict::Fine(at(10))),
+            (10, Some(5), true, Verdict::Dead(Duration::from_secs(10))),
+            // busy all at once, while the answer is on its way
+            (61, Some(60), true, Verdict::Fine(at(65))),
+            (65, Some(60), true, Verdict::Dead(Duration::from_secs(65))),
+            // asked before it was due
+            (3, Some(2), false, Verdict::Fine(at(17))),
+            (17, Some(2), false, Verdict::Dead(Duration::from_secs(17))),
         ] {
-            assert_eq!(keep_alive.judge(at(now), at(0), pinged, busy), verdict, "after {now} s");
+            assert_eq!(keep_alive.judge(at(now), at(0), pinged.map(at), busy), verdict, "after {now} s");
         }
     }
 }

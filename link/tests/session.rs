@@ -193,22 +193,71 @@ fn a_peer_that_has_nothing_to_say_is_alive() {
     }));
 }
 
+/// Asks in a minute, and gives up soon after.
+const PATIENT: KeepAlive = KeepAlive {
+    ping_after: Duration::from_secs(60),
+    dead_after: Duration::from_millis(60_300),
+    dead_after_busy: Duration::from_millis(600),
+};
+
+#[test]
+fn a_link_in_doubt_is_kept_if_the_peer_answers() {
+    let executor = LocalExecutor::new();
+    let (gateway, to_gateway) = Driver::new(config_with(Side::Gateway, SHAPE, PATIENT), NoServices).unwrap();
+    let (agent, to_agent) = Driver::new(config(Side::Agent, SHAPE), Echo).unwrap();
+    for driver in [gateway.run(), agent.run()] {
+        executor.spawn(driver).detach();
+    }
+    smol::block_on(executor.run(async {
+        connect(&to_gateway, &to_agent, false).await;
+        assert!(matches!(to_gateway.event().await, Some(Event::LinkUp { number: 1, .. })));
+        to_gateway.doubt();
+        let longer_than_that = async {
+            smol::Timer::after(Duration::from_secs(1)).await;
+            None
+        };
+        let event = smol::future::or(async { Some(to_gateway.event().await) }, longer_than_that).await;
+        assert!(event.is_none(), "{event:?}");
+    }));
+}
+
+#[test]
+fn a_link_in_doubt_is_lost_if_the_peer_does_not_answer() {
+    let executor = LocalExecutor::new();
+    let (gateway, to_gateway) = Driver::new(config_with(Side::Gateway, SHAPE, PATIENT), NoServices).unwrap();
+    executor.spawn(gateway.run()).detach();
+    smol::block_on(executor.run(async {
+        let _mute = mute_agent(&to_gateway).await;
+        to_gateway.doubt();
+        match to_gateway.event().await {
+            Some(Event::LinkLost(LinkEnd::Silent(silence))) => assert!(silence < PATIENT.ping_after, "{silence:?}"),
+            other => panic!("expected a dead link, got {other:?}"),
+        }
+    }));
+}
+
+/// Gives the gateway a link to one who says `Hello` and nothing more, and that one's socket.
+async fn mute_agent(gateway: &Handle) -> Async<TcpStream> {
+    let (near, far) = socket_pair().unwrap();
+    gateway.link(NewLink { socket: websocket(near, Role::Server, false), hello: None }).unwrap();
+    let writer = far.get_ref().try_clone().map(Async::new).unwrap().unwrap();
+    let mut socket = websocket(far, Role::Client, true);
+    let hello = Hello::decode(&socket.next_message().await.unwrap()).unwrap();
+    let mut bytes = [0; MAX_HELLO];
+    let length = Hello { resumes: 0, ..hello }.encode(&mut bytes).len();
+    let header = [0x82, 0x80 | u8::try_from(length).unwrap(), 0, 0, 0, 0];
+    (&writer).write_all(&[&header[..], &bytes[..length]].concat()).await.unwrap();
+    assert!(matches!(gateway.event().await, Some(Event::LinkUp { .. })));
+    writer
+}
+
 #[test]
 fn a_relay_that_answers_in_its_place_does_not_keep_a_dead_peer_alive() {
     let executor = LocalExecutor::new();
     let (gateway, to_gateway) = Driver::new(config_with(Side::Gateway, SHAPE, IMPATIENT), NoServices).unwrap();
     executor.spawn(gateway.run()).detach();
     smol::block_on(executor.run(async {
-        let (near, far) = socket_pair().unwrap();
-        to_gateway.link(NewLink { socket: websocket(near, Role::Server, false), hello: None }).unwrap();
-        let writer = far.get_ref().try_clone().map(Async::new).unwrap().unwrap();
-        let mut socket = websocket(far, Role::Client, true);
-        let hello = Hello::decode(&socket.next_message().await.unwrap()).unwrap();
-        let mut bytes = [0; MAX_HELLO];
-        let length = Hello { resumes: 0, ..hello }.encode(&mut bytes).len();
-        let header = [0x82, 0x80 | u8::try_from(length).unwrap(), 0, 0, 0, 0];
-        (&writer).write_all(&[&header[..], &bytes[..length]].concat()).await.unwrap();
-        assert!(matches!(to_gateway.event().await, Some(Event::LinkUp { .. })));
+        let writer = mute_agent(&to_gateway).await;
         let relay = async {
             loop {
                 // a ping and a pong, each with a mask of zeros

@@ -20,14 +20,14 @@ const PREFIX_LENGTH: usize = HEADER + 1;
 
 /// Hears of changes of this machine's addresses and routes, from its making on.
 #[derive(Debug)]
-pub struct NetworkNews(Async<OwnedFd>);
+pub(super) struct NetworkNews(Async<OwnedFd>);
 
 impl NetworkNews {
     /// Starts to listen.
     ///
     /// # Errors
     /// The kernel's, also where a sandbox does not allow `AF_NETLINK`.
-    pub fn new() -> io::Result<NetworkNews> {
+    pub(super) fn new() -> io::Result<NetworkNews> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let news = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
         bind(news.as_raw_fd(), &NetlinkAddr::new(0, GROUPS))?;
@@ -38,7 +38,7 @@ impl NetworkNews {
     ///
     /// # Errors
     /// The kernel's; no more news will come.
-    pub async fn better(&self) -> io::Result<()> {
+    pub(super) async fn better(&self) -> io::Result<()> {
         let mut buffer = [0; 2048];
         loop {
             match self.0.read_with(|news| Ok(recv(news.as_raw_fd(), &mut buffer, MsgFlags::empty())?)).await {

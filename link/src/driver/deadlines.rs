@@ -26,13 +26,9 @@ impl Driver {
         }
         if let Some(link) = &mut self.link {
             let busy = self.session.link_estimate().in_flight > 0;
-            match self.config.keep_alive.judge(now, link.heard_at, link.pinged, busy) {
+            match self.config.keep_alive.judge(now, link.heard_at, link.pinged_at, busy) {
                 Verdict::Fine(_) => {}
-                Verdict::Ping => {
-                    link.pinged = true;
-                    link.writable = true;
-                    self.session.probe();
-                }
+                Verdict::Ping => self.ask_for_a_sign(now),
                 Verdict::Dead(silence) => self.lose_link(now, LinkEnd::Silent(silence)),
             }
         }
@@ -42,6 +38,14 @@ impl Driver {
         }
         if self.config.release_memory && self.has_memory {
             self.release_memory_if_quiet(now);
+        }
+    }
+
+    /// Asks for a sign of life, which has a time to come.
+    pub(super) fn ask_for_a_sign(&mut self, now: Instant) {
+        if let Some(link) = &mut self.link {
+            (link.pinged_at, link.writable) = (Some(now), true);
+            self.session.probe();
         }
     }
 
@@ -58,7 +62,7 @@ impl Driver {
     pub(super) fn set_timer(&mut self, now: Instant) {
         let keep_alive = self.link.as_ref().map(|link| {
             let busy = self.session.link_estimate().in_flight > 0;
-            match self.config.keep_alive.judge(now, link.heard_at, link.pinged, busy) {
+            match self.config.keep_alive.judge(now, link.heard_at, link.pinged_at, busy) {
                 Verdict::Fine(until) => until,
                 Verdict::Ping | Verdict::Dead(_) => now,
             }

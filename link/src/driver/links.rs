@@ -21,7 +21,8 @@ pub(super) struct Link {
     pub(super) number: u32,
     pub(super) up_at: Instant,
     pub(super) heard_at: Instant,
-    pub(super) pinged: bool,
+    /// When it was asked for a sign of life, if nothing was heard since.
+    pub(super) pinged_at: Option<Instant>,
     /// The socket may have something to read; may take something.
     pub(super) readable: bool,
     pub(super) writable: bool,
@@ -29,11 +30,11 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(socket: WebSocket, number: u32, now: Instant) -> Self {
-        Self { socket, number, up_at: now, heard_at: now, pinged: false, readable: true, writable: true }
+        Self { socket, number, up_at: now, heard_at: now, pinged_at: None, readable: true, writable: true }
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
-        (self.heard_at, self.pinged) = (now, false);
+        (self.heard_at, self.pinged_at) = (now, None);
     }
 }
 
