@@ -10,7 +10,8 @@
 //! - A side that breaks takes the other one with it: the port is reset, the WebSocket ends without a close frame, as a
 //!   relay passes an abort on.
 //! - Nothing is read from one side that the other has not taken: memory is [`BUFFER_BYTES`](crate::byte_stream::BUFFER_BYTES), whoever is slow.
-//! - After a while of silence the peer gets an unasked Pong, which keeps load balancers from forgetting the connection.
+//! - After a while of silence the peer gets an unasked Pong, which keeps load balancers from forgetting the connection. It
+//!   is also what a dead connection is noticed by: the other end's kernel does not acknowledge it.
 //!
 //! Everything runs in the task that waits for [`Bridge::run`]. Owns: the order of ends. Leaves to others: dialling either
 //! side, logs.
@@ -18,6 +19,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io::{self, IoSlice};
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -34,6 +36,14 @@ const SHUTDOWN: (u16, &str) = (1000, "Shutdown");
 /// The code for a peer that speaks no WebSocket (RFC 6455, section 7.4.1).
 const PROTOCOL_ERROR: u16 = 1002;
 
+/// How long the other end's kernel may acknowledge nothing of what was said: as long as the silence that a bridge breaks, within
+/// these bounds. Less is how a kernel saves packets. More would be good for little, but there is no session that would go
+/// on, so that a modem's pause should be waited out.
+const UNACKNOWLEDGED: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
+
+/// Looks at it in that time.
+const LOOKS: u32 = 4;
+
 /// Pieces of bytes before the executor's other tasks run.
 const TURNS: usize = 8;
 
@@ -44,6 +54,7 @@ pub struct Bridge {
     port: Port,
     keep_alive: Duration,
     timer: Timer,
+    next_look: Timer,
     /// The peer has closed, and the port was told.
     peer_ended: bool,
     sent: u64,
@@ -104,8 +115,9 @@ impl Bridge {
     #[must_use]
     pub fn new(peer: ByteStream, port: Io, keep_alive: Duration) -> Self {
         let port = Port { io: port, in_order: false };
-        let (timer, since) = (Timer::after(keep_alive), Instant::now());
-        Self { peer, port, keep_alive, timer, peer_ended: false, sent: 0, received: 0, since }
+        let (timer, next_look) = (Timer::after(keep_alive), Timer::after(Duration::ZERO));
+        let since = Instant::now();
+        Self { peer, port, keep_alive, timer, next_look, peer_ended: false, sent: 0, received: 0, since }
     }
 
     /// Passes bytes until both sides have ended or one has broken.
@@ -134,6 +146,7 @@ impl Bridge {
 
     /// Ready when both directions have ended in order.
     fn poll(&mut self, cx: &mut Context<'_>) -> Result<Poll<()>, Cause> {
+        self.look(cx)?;
         for _ in 0..TURNS {
             // in this order: what is heard may be a ping, which is answered when something is said
             match (self.hear(cx)?, self.say(cx)?) {
@@ -145,6 +158,19 @@ impl Bridge {
         }
         cx.waker().wake_by_ref();
         Ok(Poll::Pending)
+    }
+
+    /// Notices, now and then, that the way to the peer is dead.
+    fn look(&mut self, cx: &mut Context<'_>) -> Result<(), Cause> {
+        let patience = self.keep_alive.clamp(*UNACKNOWLEDGED.start(), *UNACKNOWLEDGED.end());
+        while Pin::new(&mut self.next_look).poll(cx).is_ready() {
+            let silence = self.peer.unacknowledged().map_err(Cause::Peer)?;
+            if silence >= patience {
+                return Err(Cause::Peer(StreamError::Unacknowledged(silence)));
+            }
+            self.next_look.set_after(patience / LOOKS);
+        }
+        Ok(())
     }
 
     /// From the peer to the port.

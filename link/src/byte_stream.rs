@@ -24,6 +24,7 @@ use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::frame::{ClosePayload, FrameHeader, MAX_CONTROL_BYTES, MAX_HEADER_BYTES, MaskSource, Opcode, apply_mask};
 use crate::pieces::{Piece, Pieces, PiecesError};
 use crate::transport::Transport;
+use crate::unacknowledged::Unacknowledged;
 use crate::upgrade::{Role, Upgraded};
 
 /// The longest payload sent in one message: with its header it is one TLS record.
@@ -65,6 +66,7 @@ pub struct ByteStream {
     pong: Option<(usize, [u8; MAX_CONTROL_BYTES])>,
     close_sent: bool,
     spoke_at: Instant,
+    acknowledgements: Unacknowledged,
 }
 
 impl ByteStream {
@@ -90,6 +92,7 @@ impl ByteStream {
             pong: None,
             close_sent: false,
             spoke_at: Instant::now(),
+            acknowledgements: Unacknowledged::default(),
         }
     }
 
@@ -228,6 +231,12 @@ impl ByteStream {
         Ok(self.spoke_at + silence)
     }
 
+    /// How long the other end of the connection has acknowledged nothing although it should have, as far as was seen: to be
+    /// asked now and then.
+    pub(crate) fn unacknowledged(&mut self) -> Result<Duration, StreamError> {
+        self.acknowledgements.look(self.transport.socket().get_ref()).map_err(StreamError::Io)
+    }
+
     /// Says that nothing more comes, once. Only after a [flush](Self::poll_flush).
     pub(crate) fn send_close(&mut self, code: u16, reason: &str) -> Result<(), StreamError> {
         if std::mem::replace(&mut self.close_sent, true) {
@@ -315,6 +324,8 @@ pub enum StreamError {
     Io(io::Error),
     /// It ended without a close frame, or before it should have.
     Ended,
+    /// What was sent was not acknowledged for so long, not even by the other end's kernel.
+    Unacknowledged(Duration),
     /// The peer closed it with a code that is no orderly end: code and reason.
     Closed(u16, String),
     /// What the peer sent is no WebSocket.
@@ -332,6 +343,9 @@ impl fmt::Display for StreamError {
         match self {
             Self::Io(error) => write!(f, "connection broke: {error}"),
             Self::Ended => f.write_str("connection ended without a proper end"),
+            Self::Unacknowledged(silence) => {
+                write!(f, "connection is dead: nothing sent was acknowledged for {} s", silence.as_secs())
+            }
             Self::Closed(code, reason) if reason.is_empty() => write!(f, "closed by the peer with code {code}"),
             Self::Closed(code, reason) => write!(f, "closed by the peer with code {code}: {reason}"),
             Self::Invalid(error) => write!(f, "peer broke the WebSocket protocol: {error}"),
@@ -344,7 +358,7 @@ impl Error for StreamError {
         match self {
             Self::Io(error) => Some(error),
             Self::Invalid(error) => Some(error),
-            Self::Ended | Self::Closed(..) => None,
+            Self::Ended | Self::Unacknowledged(_) | Self::Closed(..) => None,
         }
     }
 }

@@ -18,6 +18,7 @@
 //! | [`websocket`] | whole binary messages over an open WebSocket, in two bounded buffers |
 //! | [`byte_stream`] | a WebSocket as a stream of bytes |
 //! | [`bridge`] | such a stream joined with one port, to the end of both |
+//! | `unacknowledged` | whether the other end's kernel still acknowledges |
 //! | [`pieces`] | WebSocket messages of any length, piece by piece |
 //! | [`chunked`] | HTTP bodies in chunks |
 //! | [`driver`] | the one loop: link, ports and clock of a session in one task |
@@ -49,6 +50,7 @@ mod ready;
 pub mod response;
 pub mod tls;
 pub mod transport;
+mod unacknowledged;
 pub mod upgrade;
 pub mod websocket;
 

@@ -17,6 +17,7 @@ use smol::future::{or, zip};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::StreamExt;
 use smol::{Async, Task, Timer};
+use socket2::{SockFilter, SockRef};
 use support::{drain, pair, pattern, run};
 use umbilical_link::Io;
 use umbilical_link::bridge::{Bridge, Bridged, Cause};
@@ -347,7 +348,7 @@ fn a_close_that_tells_of_trouble_resets_the_port() {
 fn a_port_that_breaks_off_ends_the_websocket_without_a_close() {
     run(async {
         let World { bridge, mut peer, port } = world().await;
-        socket2::SockRef::from(&port).set_linger(Some(Duration::ZERO)).unwrap();
+        SockRef::from(&port).set_linger(Some(Duration::ZERO)).unwrap();
         drop(port);
         assert_eq!(peer.next().await, None);
         let Bridged { ended, cause } = bridge.await;
@@ -493,5 +494,52 @@ fn words_before_the_bridge_are_read_and_written_whole() {
         port.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b" and more");
         drop(bridge);
+    });
+}
+
+/// From now on nothing that is sent to this socket arrives, and nobody hears of it: not even its kernel answers.
+fn cut_off(socket: &Async<TcpStream>) {
+    // a packet filter of one instruction: of each packet, keep nothing (BPF_RET | BPF_K of linux/filter.h)
+    SockRef::from(socket).attach_filter(&[SockFilter::new(0x06, 0, 0, 0)]).unwrap();
+}
+
+const SOON: Duration = Duration::from_millis(100);
+
+#[test]
+fn a_dead_way_is_noticed_by_the_pongs_that_nobody_acknowledges() {
+    run(async {
+        let World { bridge, mut peer, mut port } = world_with(Role::Client, b"", SOON).await;
+        assert_eq!(peer.next().await.unwrap(), (Opcode::Pong, Vec::new()));
+        cut_off(&peer.socket);
+        let cause = bridge.await.cause;
+        assert!(
+            matches!(&cause, Cause::Peer(StreamError::Unacknowledged(silence)) if silence.as_secs() >= 1),
+            "{cause}"
+        );
+        assert_eq!(port.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn a_peer_that_takes_nothing_is_alive_until_its_kernel_is_silent_too() {
+    run(async {
+        let World { mut bridge, peer, mut port } = world_with(Role::Client, b"", SOON).await;
+        let stuffed = async {
+            let chunk = [0; 64 * 1024];
+            loop {
+                port.write_all(&chunk).await.unwrap();
+            }
+        };
+        // it takes some megabytes, and then nothing more
+        or(stuffed, async { _ = Timer::after(Duration::from_secs(1)).await }).await;
+        let longer = async {
+            Timer::after(Duration::from_secs(2)).await;
+            None
+        };
+        let ended = or(async { Some((&mut bridge).await) }, longer).await;
+        assert!(ended.is_none(), "{ended:?}");
+        cut_off(&peer.socket);
+        let cause = bridge.await.cause;
+        assert!(matches!(&cause, Cause::Peer(StreamError::Unacknowledged(_))), "{cause}");
     });
 }
