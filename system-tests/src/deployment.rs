@@ -18,7 +18,11 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, 
 use ring::rand::{SecureRandom, SystemRandom};
 use tempfile::TempDir;
 
-use crate::{binaries, ports, process::Process};
+use crate::{
+    azure_stand_in::{GATEWAY_HOST, NAMESPACE},
+    binaries, ports,
+    process::Process,
+};
 
 /// The name of the device, and so of its hybrid connection.
 pub const DEVICE: &str = "device-1";
@@ -30,6 +34,9 @@ pub enum Topology {
     Embedded,
     /// A relay and a gateway, each a process: the gateway dials like any other sender.
     Apart,
+    /// A gateway that is a process, and Azure's relay: an [`AzureStandIn`](crate::azure_stand_in::AzureStandIn), which the
+    /// test starts first. It is the proxy on everybody's way out.
+    Azure,
 }
 
 /// What there is to be tunnelled, and how.
@@ -101,7 +108,10 @@ impl Setup {
         let folder = TempDir::new().expect("a temporary folder");
         let exposures = self.services.iter().map(|(name, _)| name).chain(&self.exposed_only);
         let exposures = exposures.map(|name| (name.clone(), ports::free())).collect();
-        let deployment = Deployment { relay: ports::free(), exposures, setup: self, folder };
+        let mut deployment = Deployment { relay: ports::free(), exposures, setup: self, folder };
+        if deployment.setup.topology == Topology::Azure {
+            deployment.setup.proxy = Some(format!("http://{}", deployment.relay));
+        }
         write_certificates(&deployment);
         for key in [AGENT_KEY, OPERATOR_KEY] {
             deployment.write_file(key, &new_key());
@@ -114,13 +124,11 @@ impl Setup {
             }
             Topology::Apart => {
                 deployment.write_file("relay.toml", &deployment.relay_toml());
-                let dialling = format!(
-                    "relay = \"{}\"\nca-file = \"{}\"\n[gateway.auth]\nkey-name = \"operator\"\nkey-file = \"{}\"\n",
-                    deployment.relay_url(),
-                    deployment.path("ca.pem"),
-                    deployment.path(OPERATOR_KEY)
-                );
-                deployment.write_file("cloud.toml", &deployment.gateway_toml(&dialling));
+                deployment.write_file("cloud.toml", &deployment.gateway_toml(&deployment.dialling_toml()));
+            }
+            Topology::Azure => {
+                let proxy = format!("proxy = \"http://{}\"\n", deployment.relay);
+                deployment.write_file("cloud.toml", &deployment.gateway_toml(&(proxy + &deployment.dialling_toml())));
             }
         }
         deployment
@@ -158,7 +166,10 @@ impl Deployment {
 
     /// The relay, as agent and gateway call it.
     pub fn relay_url(&self) -> String {
-        format!("wss://localhost:{}", self.relay.port())
+        match self.setup.topology {
+            Topology::Embedded | Topology::Apart => format!("wss://localhost:{}", self.relay.port()),
+            Topology::Azure => format!("sb://{NAMESPACE}"),
+        }
     }
 
     /// A file of the deployment.
@@ -204,6 +215,7 @@ impl Deployment {
         match self.setup.topology {
             Topology::Embedded => vec![run("cloud", "cloud.toml")],
             Topology::Apart => vec![run("relay", "relay.toml"), run("gateway", "cloud.toml")],
+            Topology::Azure => vec![run("gateway", "cloud.toml")],
         }
     }
 
@@ -278,6 +290,16 @@ impl Deployment {
         )
     }
 
+    /// How a gateway of its own process reaches the relay.
+    fn dialling_toml(&self) -> String {
+        format!(
+            "relay = \"{}\"\nca-file = \"{}\"\n[gateway.auth]\nkey-name = \"operator\"\nkey-file = \"{}\"\n",
+            self.relay_url(),
+            self.path("ca.pem"),
+            self.path(OPERATOR_KEY)
+        )
+    }
+
     fn gateway_toml(&self, dialling: &str) -> String {
         let mut text = format!("[gateway]\n{dialling}");
         for (service, address) in &self.exposures {
@@ -293,7 +315,7 @@ impl Deployment {
     }
 }
 
-/// A certificate authority of this deployment alone, and the relay's certificate from it.
+/// A certificate authority of this deployment alone, and certificates from it for the relay, or for each host of Azure's.
 fn write_certificates(deployment: &Deployment) {
     let mut authority = CertificateParams::default();
     authority.distinguished_name.push(DnType::CommonName, "Umbilical system tests");
@@ -303,12 +325,19 @@ fn write_certificates(deployment: &Deployment) {
     let authority_certificate = authority.self_signed(&authority_key).expect("its parameters are complete");
     let issuer = Issuer::new(authority, authority_key);
 
-    let names = ["localhost".to_owned(), Ipv4Addr::LOCALHOST.to_string()];
-    let relay_key = KeyPair::generate().expect("the system has randomness");
-    let relay = CertificateParams::new(names).and_then(|relay| relay.signed_by(&relay_key, &issuer));
     deployment.write_file("ca.pem", &authority_certificate.pem());
-    deployment.write_file("relay.pem", &relay.expect("its parameters are complete").pem());
-    deployment.write_file("relay.key", &relay_key.serialize_pem());
+    let local = ["localhost".to_owned(), Ipv4Addr::LOCALHOST.to_string()];
+    let hosts = [NAMESPACE, GATEWAY_HOST].map(|host| (host, vec![host.to_owned()]));
+    let certificates = match deployment.setup.topology {
+        Topology::Embedded | Topology::Apart => vec![("relay", local.to_vec())],
+        Topology::Azure => hosts.to_vec(),
+    };
+    for (file, names) in certificates {
+        let key = KeyPair::generate().expect("the system has randomness");
+        let certificate = CertificateParams::new(names).and_then(|host| host.signed_by(&key, &issuer));
+        deployment.write_file(&format!("{file}.pem"), &certificate.expect("its parameters are complete").pem());
+        deployment.write_file(&format!("{file}.key"), &key.serialize_pem());
+    }
 }
 
 /// A shared access key: 256 random bits in Base64, as the hosted service makes them.

@@ -5,6 +5,7 @@
 //! - [`binaries`]: builds `umbilical-agent` and `umbilical-cloud`, so that a test never judges yesterday's;
 //! - [`deployment`]: keys, certificates and configuration files of one device and its cloud side, in a folder of their own;
 //! - [`tunnel`]: a deployment whose processes run;
+//! - [`azure_stand_in`]: a relay that behaves as Azure's does where ours does not;
 //! - [`programs`]: the programs on the ends: sshd, nginx, PostgreSQL, Azurite, iperf3, tinyproxy, each with its own configuration and folder;
 //! - [`packages`]: those of them that come from npm and PyPI;
 //! - [`echo`]: services for many streams, in this process;
@@ -16,6 +17,7 @@
 //! Nothing here sleeps and hopes: every wait names its condition and fails with what it saw instead.
 //! Fixtures panic, with a sentence, where a test cannot go on.
 
+pub mod azure_stand_in;
 pub mod binaries;
 pub mod deployment;
 pub mod echo;

@@ -16,13 +16,21 @@ const POLL: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// There was none `within` that time; the message names `what` was waited for.
-pub fn for_some<T>(what: &str, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn for_some<T>(what: &str, within: Duration, ask: impl FnMut() -> Option<T>) -> T {
+    for_some_of(|| what.to_owned(), within, ask)
+}
+
+/// The same; what was waited for in vain is only put into words then.
+///
+/// # Panics
+/// As there.
+pub fn for_some_of<T>(what: impl Fn() -> String, within: Duration, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + within;
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "waited {within:?} in vain for {what}");
+        assert!(Instant::now() < deadline, "waited {within:?} in vain for {}", what());
         thread::sleep(POLL);
     }
 }
