@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use umbilical_cloud::config::{Auth, Config, ListenerKind, RelayChoice};
-use umbilical_cloud::relay::config::KeySource;
+use umbilical_cloud::relay::config::{Deadlines, KeySource};
 use umbilical_relay_protocol::{RelayUrl, Right};
 
 /// A folder with the files that a configuration names.
@@ -158,6 +158,21 @@ fn the_example_loads_and_shows_the_defaults() {
     assert_eq!((one.public_origin, other.public_origin.as_deref()), (None, Some("wss://relay.example.net")));
     assert!(other.rules[0].secondary.is_some());
     assert_eq!(full.admin, Some("127.0.0.1:9090".parse().unwrap()));
+}
+
+#[test]
+fn a_device_at_its_own_pace_need_not_be_asked() {
+    let folder = Folder::new();
+    let agent = "[relay]\nurl = 'wss://h/d1'\n[relay.auth]\nkey-name = 'listen'\nkey-file = '@listen.key'\n";
+    for keep_alive in ["", "keep-alive = 'metered'\n"] {
+        let agent = agent.replace("[relay]\n", &format!("[relay]\n{keep_alive}"));
+        folder.write("agent.toml", &agent.replace('@', &format!("{}/", folder.0.path().display())));
+        let (agent, _) = umbilical_agent::config::Config::load(&folder.path("agent.toml")).unwrap();
+        let (cloud, _) = folder.load(&format!("{RELAY}[gateway]\n{keep_alive}")).unwrap();
+        let gateway = cloud.gateway.unwrap().keep_alive;
+        assert!(agent.relay.keep_alive < gateway && agent.relay.keep_alive < Deadlines::default().quiet);
+        assert!(gateway < Duration::from_secs(240), "a load balancer would forget the link first");
+    }
 }
 
 #[test]

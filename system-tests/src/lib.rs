@@ -9,6 +9,7 @@
 //! - [`programs`]: the programs on the ends: sshd, nginx, PostgreSQL, Azurite, iperf3, tinyproxy, each with its own configuration and folder;
 //! - [`packages`]: those of them that come from npm and PyPI;
 //! - [`echo`]: services for many streams, in this process;
+//! - [`counted`]: a port that counts what passes;
 //! - [`files`]: large files and their hashes;
 //! - [`limits`]: how many files a process may open;
 //! - [`process`]: a child whose output can be waited for, and which does not outlive its test;
@@ -19,6 +20,7 @@
 
 pub mod azure_stand_in;
 pub mod binaries;
+pub mod counted;
 pub mod deployment;
 pub mod echo;
 pub mod files;

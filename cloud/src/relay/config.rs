@@ -124,8 +124,8 @@ pub struct Deadlines {
     pub response: Duration,
     /// From one HTTP request to the head of the next one on the same connection. Default 60 s.
     pub idle: Duration,
-    /// Silence on a control channel after which the relay pings. Default 210 s, the pace of the hosted service: below
-    /// the four minutes after which load balancers forget a connection.
+    /// Silence on a control channel after which the relay pings. Default 225 s: longer than any interval of our agents by name,
+    /// so that theirs are enough for both, and below the four minutes after which load balancers forget a connection.
     pub quiet: Duration,
     /// From a ping, or from the start of a write, to a sign of life. Default 20 s.
     pub pong: Duration,
@@ -144,7 +144,7 @@ impl Default for Deadlines {
             rendezvous: RENDEZVOUS_VALIDITY,
             response: Duration::from_secs(60),
             idle: Duration::from_secs(60),
-            quiet: Duration::from_secs(210),
+            quiet: Duration::from_secs(225),
             pong: Duration::from_secs(20),
             token_grace: Duration::from_secs(60),
             keys: Duration::from_secs(60),
