@@ -170,7 +170,7 @@ fn a_device_at_its_own_pace_need_not_be_asked() {
         let (agent, _) = umbilical_agent::config::Config::load(&folder.path("agent.toml")).unwrap();
         let (cloud, _) = folder.load(&format!("{RELAY}[gateway]\n{keep_alive}")).unwrap();
         let gateway = cloud.gateway.unwrap().keep_alive;
-        assert!(agent.relay.keep_alive < gateway && agent.relay.keep_alive < Deadlines::default().quiet);
+        assert!(agent.keep_alive() < gateway && agent.keep_alive() < Deadlines::default().quiet);
         assert!(gateway < Duration::from_secs(240), "a load balancer would forget the link first");
     }
 }
