@@ -22,7 +22,7 @@ use std::{
 };
 
 use umbilical_link::proxy::Proxy;
-use umbilical_mux::Shape;
+use umbilical_mux::{Mode, Shape};
 use umbilical_relay_protocol::RelayUrl;
 
 use self::{
@@ -130,6 +130,8 @@ pub struct Service {
     pub target: Target,
     /// Streams to it at once; no limit of its own when `None`.
     pub max_streams: Option<usize>,
+    /// Silence after which a stream of datagrams is over. Streams of bytes may be silent.
+    pub idle_timeout: Duration,
 }
 
 /// `[http]`
@@ -186,6 +188,9 @@ impl Default for Session {
     }
 }
 
+/// Most answers to datagrams come within seconds, and a stream that is needed again is opened again for nothing.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
 const HTTP_REQUESTS: usize = 8;
 const REQUESTS: RangeInclusive<usize> = 1..=64;
 /// Below the minute that Azure waits: a sender then reads the device's own words.
@@ -267,17 +272,28 @@ fn read_services(mut table: Table<'_>) -> Result<BTreeMap<String, Service>, Conf
             return Err(table.refuse_key(&name, "a name of 1 to 64 letters, digits, `-`, `_` or `.`"));
         }
         let Some(mut service) = table.table(&name)? else { break };
-        service.only(&["target", "max-streams"])?;
+        service.only(&["target", "max-streams", "idle-timeout"])?;
         let target = service.required("target", Target::EXPECTED, |value| Target::parse(value.as_str()?))?;
         let max_streams = service.optional("max-streams", "a number from 1 to 4096", |value| count(value, &STREAMS))?;
-        services.insert(name, Service { target: target.value, max_streams: max_streams.map(|at| at.value) });
+        const IDLE: &str = "1s to 24h, such as \"60s\"";
+        let idle_timeout = service.optional("idle-timeout", IDLE, |value| duration(value, &IDLE_TIMEOUTS))?;
+        if let Some(at) = idle_timeout.as_ref().filter(|_| target.value.mode() == Mode::Stream) {
+            let (key, expected, found) = (at.key.clone(), "a udp: target beside it", target.value.to_string());
+            return Err(service.fault(at.line, Problem::Unexpected { key, expected, found }));
+        }
+        let entry = Service {
+            target: target.value,
+            max_streams: max_streams.map(|at| at.value),
+            idle_timeout: idle_timeout.map_or(IDLE_TIMEOUT, |at| at.value),
+        };
+        services.insert(name, entry);
     }
     Ok(services)
 }
 
 fn read_http(mut table: Table<'_>) -> Result<Http, ConfigError> {
     table.only(&["target", "max-requests", "timeout"])?;
-    let target = table.required("target", Target::EXPECTED, |value| Target::parse(value.as_str()?))?;
+    let target = table.required("target", Target::STREAM_EXPECTED, |value| Target::parse_stream(value.as_str()?))?;
     let max_requests = table.optional("max-requests", "a number from 1 to 64", |value| count(value, &REQUESTS))?;
     let timeout = table.optional("timeout", "1s to 1h, such as \"55s\"", |value| duration(value, &HTTP_TIMEOUTS))?;
     Ok(Http {

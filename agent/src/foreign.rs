@@ -24,17 +24,21 @@ use umbilical_link::{
     port::OnEnd,
     upgrade::Upgraded,
 };
-use umbilical_mux::{End, ResetReason};
+use umbilical_mux::{End, Mode, ResetReason};
 
 use crate::{
     azbridge,
     config::{Foreign, Welcome},
     guests::{Guests, Seat},
-    services::ServiceTable,
+    services::{ServiceTable, Wanted},
 };
 
 /// The close code for a service that is not there after all (RFC 6455, section 7.4.1).
 const INTERNAL_ERROR: u16 = 1011;
+
+/// Silence of azbridge's datagrams that is no end. Its sender forgets a client after four minutes and does not say so; until
+/// then it sends to the rendezvous that it has, and takes one that was closed for the end of everything.
+const SILENT_AZBRIDGE: Duration = Duration::from_secs(5 * 60);
 
 /// The foreign senders of one device.
 pub struct ForeignSenders {
@@ -117,7 +121,8 @@ impl ForeignSenders {
             Welcome::Refused => Err(Unwelcome::NotConfigured),
             Welcome::Plain(service) => {
                 let seat = self.seat(connections)?;
-                let dialled = self.dial(&service, peer).await.map_err(|reason| unreached(&service, reason))?;
+                let dialled =
+                    self.dial(&service, Mode::Stream, peer).await.map_err(|reason| unreached(&service, reason))?;
                 Ok(Guest { host: Host::Service(dialled), seat })
             }
             Welcome::Azbridge => Ok(Guest { host: Host::Azbridge, seat: self.seat(connections)? }),
@@ -151,14 +156,14 @@ impl ForeignSenders {
 
     /// As azbridge does it, the service is dialled when the sender has been told that it is there.
     async fn bridge_to_port(&self, mut stream: ByteStream, peer: &str) {
-        let name = match azbridge::greet(&mut stream, &self.services).await {
-            Ok(name) => name,
+        let (name, mode) = match azbridge::greet(&mut stream, &self.services).await {
+            Ok(named) => named,
             Err(refusal) => {
                 warn!("{peer}: {refusal}");
                 return refusal.tell(stream).await;
             }
         };
-        match self.dial(&name, peer).await {
+        match self.dial(&name, mode, peer).await {
             Ok(dialled) => self.bridge(stream, dialled, peer).await,
             Err(reason) => stream.close(INTERNAL_ERROR, &format!("service {name}: {reason}")).await,
         }
@@ -181,10 +186,15 @@ impl ForeignSenders {
         self.guests.enter().ok_or_else(leaving)
     }
 
-    async fn dial(&self, service: &str, peer: &str) -> Result<Dialled, ResetReason> {
-        let (dialing, on_end) = self.services.dial(service, peer)?;
+    async fn dial(&self, service: &str, mode: Mode, peer: &str) -> Result<Dialled, ResetReason> {
+        let wanted = Wanted { service, mode, peer, may_be_silent: SILENT_AZBRIDGE };
+        let (io, on_end) = self.services.dial(wanted)?;
         let on_end = Told(Some(on_end));
-        match dialing.await {
+        let dialled = match io {
+            Io::Dialing(dialing) => dialing.await,
+            io => Ok(io),
+        };
+        match dialled {
             Ok(io) => Ok(Dialled { name: service.to_owned(), io, on_end }),
             Err(reason) => {
                 on_end.tell(&never_open(End::Local(reason)));

@@ -20,6 +20,7 @@
 //! | [`guests`] | who may finish when the agent stops |
 //! | [`session`] | which link belongs to which session |
 //! | [`services`] | the allow-list; dialling local ports |
+//! | `udp` | a UDP service as the far end of a stream |
 //! | [`log`], [`sys`], [`stop`] | one line per event; the kernel; the wish to end |
 //!
 //! What moves bytes is `umbilical_link`; what a session is, `umbilical_mux`. Everything runs on one thread; a second one
@@ -48,3 +49,4 @@ pub mod silence;
 pub mod stop;
 pub mod supervisor;
 pub mod sys;
+mod udp;

@@ -5,10 +5,13 @@
 
 use std::fmt;
 
-use umbilical_link::{byte_stream, websocket::BUFFER_BYTES};
+use umbilical_link::{byte_stream, framed_datagrams, websocket::BUFFER_BYTES};
 use umbilical_mux::StreamState;
 
-use crate::{config::Config, http, rendezvous};
+use crate::{
+    config::{Config, Foreign, Welcome},
+    http, rendezvous,
+};
 
 /// One TLS connection at its fullest: 64 KiB read ahead, a record of 16 KiB being read and one decrypted, 64 KiB waiting to
 /// be sent, keys and state.
@@ -20,8 +23,17 @@ const CONTROL_BYTES: usize = 2 * 64 * 1024;
 /// What the agent keeps of an open stream besides the table entry: socket, timers, the service's name.
 const STREAM_BYTES: usize = 1024;
 
-/// One connection of a foreign sender, TLS included.
-pub const FOREIGN_BYTES: usize = TLS_BYTES + byte_stream::BUFFER_BYTES + STREAM_BYTES;
+/// One connection of a foreign sender, without TLS. Those of azbridge may carry datagrams.
+fn foreign_bytes(welcome: &Welcome) -> usize {
+    let datagrams = if *welcome == Welcome::Azbridge { framed_datagrams::BUFFER_BYTES } else { 0 };
+    byte_stream::BUFFER_BYTES + datagrams + STREAM_BYTES
+}
+
+/// All connections of foreign senders, TLS included, in bytes.
+#[must_use]
+pub fn all_foreign_bytes(foreign: &Foreign) -> usize {
+    foreign.at_most() * (TLS_BYTES + foreign_bytes(&foreign.welcome))
+}
 
 /// The budget of one configuration.
 #[derive(Debug, Clone)]
@@ -45,7 +57,7 @@ impl Budget {
         let line = |what, count, each| Line { what, count, each };
         let links = memory.sessions + relays * rendezvous::AT_ONCE;
         let streams = memory.sessions * memory.streams;
-        let foreign = config.foreign.at_most();
+        let (foreign, foreign_bytes) = (config.foreign.at_most(), foreign_bytes(&config.foreign.welcome));
         let requests = relays * http.map_or(0, |http| http.max_requests);
         let mut lines = vec![
             line("program and configuration", 1, program),
@@ -56,7 +68,7 @@ impl Budget {
             line("receive pools", memory.sessions, shape.receive_memory()),
             line("stream tables", streams, size_of::<StreamState>()),
             line("open streams", streams, STREAM_BYTES),
-            line("foreign connections", foreign, byte_stream::BUFFER_BYTES + STREAM_BYTES),
+            line("foreign connections", foreign, foreign_bytes),
         ];
         if http.is_some() {
             lines.push(line("HTTP requests", requests, http::REQUEST_BYTES));
@@ -118,7 +130,12 @@ mod tests {
         assert!(with("[memory]\nsessions = 5") > base + 2 * 512 * 1024);
         assert!(base > PROGRAM + 8 * 512 * 1024);
         let foreign = with("[services.s]\ntarget = 'unix:/x'\n[foreign]\nplain-service = 's'\nconnections = 3");
-        assert_eq!(foreign, base + 3 * FOREIGN_BYTES);
+        let connection = TLS_BYTES + byte_stream::BUFFER_BYTES + STREAM_BYTES;
+        assert_eq!(foreign, base + 3 * connection);
+        let azbridge = with("[foreign]\nazbridge = true\nconnections = 3");
+        assert_eq!(azbridge, base + 3 * (connection + framed_datagrams::BUFFER_BYTES));
+        let welcome = Foreign { welcome: Welcome::Azbridge, connections: 3 };
+        assert_eq!(azbridge, base + all_foreign_bytes(&welcome));
         let http = |requests| with(&format!("[http]\ntarget = 'unix:/x'\nmax-requests = {requests}"));
         assert_eq!(http(3), base + http::WAITING_BYTES + 3 * (TLS_BYTES + http::REQUEST_BYTES));
         let two = format!("[[relays]]\n{RELAY}[[relays]]\n{}", RELAY.replace("/a", "/b"));

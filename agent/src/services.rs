@@ -11,31 +11,53 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use log::{debug, warn};
 use smol::{Async, Timer, future};
 use umbilical_link::{
     Ended, Io, Services, happy_eyeballs,
-    port::{Dialing, OnEnd, reset_reason},
+    paced::Paced,
+    port::{OnEnd, reset_reason},
 };
-use umbilical_mux::{End, ResetReason};
+use umbilical_mux::{End, Mode, ResetReason};
 
-use crate::config::{Service, Target};
+use crate::{
+    config::{Service, Target},
+    udp::{UdpPort, UdpTarget},
+};
 
 /// How long a service may take to answer. It is on this device or near it.
 const DIAL: Duration = Duration::from_secs(10);
 
 /// The services of this device. One for all sessions.
 #[derive(Debug, Default)]
-pub struct ServiceTable(Mutex<BTreeMap<String, Offered>>);
+pub struct ServiceTable {
+    offered: Mutex<BTreeMap<String, Offered>>,
+    refusals: Paced,
+}
 
 #[derive(Debug, Clone)]
 struct Offered {
     service: Service,
     /// Streams open now, in all sessions; it outlives a change of the list.
     open: Arc<AtomicUsize>,
+    /// What is said about its datagrams.
+    said: Arc<Paced>,
+}
+
+/// A stream that somebody wants.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// The service's name.
+    pub service: &'a str,
+    /// What the stream is to carry.
+    pub mode: Mode,
+    /// What logs call who wants it.
+    pub peer: &'a str,
+    /// Silence of datagrams that is no end yet, whatever the service's own `idle-timeout`.
+    pub may_be_silent: Duration,
 }
 
 impl ServiceTable {
@@ -59,7 +81,8 @@ impl ServiceTable {
                 Some(offered) if offered.service == *service => continue,
                 Some(offered) => offered.service = service.clone(),
                 None => {
-                    table.insert(name.clone(), Offered { service: service.clone(), open: Arc::default() });
+                    let (service, open, said) = (service.clone(), Arc::default(), Arc::default());
+                    table.insert(name.clone(), Offered { service, open, said });
                 }
             }
             changed += 1;
@@ -67,63 +90,100 @@ impl ServiceTable {
         (changed, gone)
     }
 
-    /// The service that azbridge's senders mean by a port's name: the only one by any number; otherwise one of that name,
-    /// or the one whose target has that TCP port. Names are compared as they are.
+    /// The service that azbridge's senders mean by a port's name, and what it carries: the only one by any number;
+    /// otherwise one of that name, or the one whose target has that TCP port, or with `U` behind it that UDP port. Names
+    /// are compared as they are.
     #[must_use]
-    pub fn by_port_name(&self, port: &str) -> Option<String> {
+    pub fn by_port_name(&self, port: &str) -> Option<(String, Mode)> {
         let table = self.table();
         let number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        let meant = |(name, offered): (&String, &Offered)| (name.clone(), offered.service.target.mode());
         if let (1, true) = (table.len(), number) {
-            return table.keys().next().cloned();
+            return table.iter().next().map(meant);
         }
-        if table.contains_key(port) {
-            return Some(port.to_owned());
+        if let Some(named) = table.get_key_value(port) {
+            return Some(meant(named));
         }
         let is_there = |offered: &Offered| match offered.service.target {
             Target::Tcp { port: there, .. } => there.to_string() == port,
+            Target::Udp { port: there, .. } => port.strip_suffix('U').is_some_and(|port| there.to_string() == port),
             Target::Unix(_) => false,
         };
         let mut there = table.iter().filter(|(_, offered)| is_there(offered));
         match (there.next(), there.next()) {
-            (Some((name, _)), None) => Some(name.clone()),
+            (Some(one), None) => Some(meant(one)),
             // of several, none is meant
             _ => None,
         }
     }
 
-    /// Begins to dial `name` for `peer`.
+    /// Begins to dial what is wanted. Datagrams may be sent to it at once.
     ///
     /// # Errors
-    /// [`ResetReason::NOT_ALLOWED`] for what is not offered, [`ResetReason::BUSY`] at the service's limit.
-    pub fn dial(&self, name: &str, peer: &str) -> Result<(Dialing, OnEnd), ResetReason> {
-        let Some(Offered { service: Service { target, max_streams }, open }) = self.table().get(name).cloned() else {
-            warn!(
-                "{peer} asked for the service {name:?}, which is not configured here; to offer it, add [services.{name}]"
-            );
-            return Err(ResetReason::NOT_ALLOWED);
+    /// [`ResetReason::NOT_ALLOWED`] for what is not offered, [`ResetReason::WRONG_MODE`] for what it does not carry,
+    /// [`ResetReason::BUSY`] at the service's limit.
+    pub fn dial(&self, wanted: Wanted<'_>) -> Result<(Io, OnEnd), ResetReason> {
+        let Wanted { service: name, mode, peer, may_be_silent } = wanted;
+        let Some(Offered { service: Service { target, max_streams, idle_timeout }, open, said }) =
+            self.table().get(name).cloned()
+        else {
+            let reason = ResetReason::NOT_ALLOWED;
+            let what = format_args!("which is not configured here; to offer it, add [services.{name}]");
+            self.refuse(reason, &format_args!("{peer} asked for the service {name:?}, {what}"));
+            return Err(reason);
         };
+        if target.mode() != mode {
+            let asked = if mode == Mode::Datagram {
+                "for datagrams, and it takes a stream"
+            } else {
+                "for a stream, and it takes datagrams"
+            };
+            self.refuse(ResetReason::WRONG_MODE, &format_args!("{peer} asked service {name} at {target} {asked}"));
+            return Err(ResetReason::WRONG_MODE);
+        }
         if open.fetch_add(1, Ordering::Relaxed) >= max_streams.unwrap_or(usize::MAX) {
             open.fetch_sub(1, Ordering::Relaxed);
-            warn!("{peer} asked for more than the {} streams of service {name}", max_streams.unwrap_or_default());
+            let most = max_streams.unwrap_or_default();
+            self.refuse(
+                ResetReason::BUSY,
+                &format_args!("{peer} asked for more than the {most} streams of service {name}"),
+            );
             return Err(ResetReason::BUSY);
         }
         let name: Arc<str> = name.into();
-        let dialing = dial(target, Arc::clone(&name));
-        let on_end = move |ended: &Ended| {
-            open.fetch_sub(1, Ordering::Relaxed);
-            let Ended { end, sent, received, lasted } = ended;
-            let how = match end {
-                End::Closed => "closed".to_owned(),
-                End::Reset(reason) => format!("reset by the cloud ({reason})"),
-                End::Local(reason) => format!("reset from here ({reason})"),
-            };
-            debug!("{name}: {how} after {:.1} s, {sent} bytes to the cloud, {received} from it", lasted.as_secs_f32());
+        let on_end = {
+            let (name, open) = (Arc::clone(&name), Arc::clone(&open));
+            Box::new(move |ended: &Ended| {
+                open.fetch_sub(1, Ordering::Relaxed);
+                tell_end(&name, ended);
+            })
         };
-        Ok((Box::pin(dialing), Box::new(on_end)))
+        match target {
+            Target::Udp { host, port } => {
+                let target = UdpTarget { service: Arc::clone(&name), host, port, said };
+                match UdpPort::open(target, idle_timeout.max(may_be_silent)) {
+                    Ok(port) => Ok((Io::Datagrams(Box::new(port)), on_end)),
+                    Err(error) => {
+                        open.fetch_sub(1, Ordering::Relaxed);
+                        let reason = reset_reason(&error);
+                        self.refuse(reason, &format_args!("service {name}: no way to its target: {error}"));
+                        Err(reason)
+                    }
+                }
+            }
+            Target::Tcp { .. } | Target::Unix(_) => Ok((Io::Dialing(Box::pin(dial(target, name))), on_end)),
+        }
+    }
+
+    /// A peer may ask as often as it likes; the log is not filled with it.
+    fn refuse(&self, reason: ResetReason, what: &dyn std::fmt::Display) {
+        if let Some(hidden) = self.refusals.admit(reason.0, Instant::now()) {
+            warn!("{what}{hidden}");
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, BTreeMap<String, Offered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -137,9 +197,19 @@ pub struct PeerServices {
 }
 
 impl Services for PeerServices {
-    fn dial(&mut self, service: &str) -> Result<(Dialing, OnEnd), ResetReason> {
-        self.table.dial(service, &self.peer)
+    fn dial(&mut self, service: &str, mode: Mode) -> Result<(Io, OnEnd), ResetReason> {
+        self.table.dial(Wanted { service, mode, peer: &self.peer, may_be_silent: Duration::ZERO })
     }
+}
+
+fn tell_end(service: &str, ended: &Ended) {
+    let Ended { end, sent, received, lasted } = ended;
+    let how = match end {
+        End::Closed => "closed".to_owned(),
+        End::Reset(reason) => format!("reset by the cloud ({reason})"),
+        End::Local(reason) => format!("reset from here ({reason})"),
+    };
+    debug!("{service}: {how} after {:.1} s, {sent} bytes to the cloud, {received} from it", lasted.as_secs_f32());
 }
 
 async fn dial(target: Target, name: Arc<str>) -> Result<Io, ResetReason> {
@@ -153,7 +223,7 @@ async fn dial(target: Target, name: Arc<str>) -> Result<Io, ResetReason> {
     })
 }
 
-/// Connects to where a service lives.
+/// Connects to where a service of bytes lives.
 pub(crate) async fn connect(target: &Target) -> io::Result<Io> {
     match target {
         Target::Tcp { host, port } => {
@@ -166,6 +236,7 @@ pub(crate) async fn connect(target: &Target) -> io::Result<Io> {
             Io::tcp(socket)
         }
         Target::Unix(path) => Async::<UnixStream>::connect(path).await.map(Io::Unix),
+        Target::Udp { .. } => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -174,7 +245,11 @@ mod tests {
     use super::*;
 
     fn table(services: &[(&str, &str)]) -> ServiceTable {
-        let service = |target| Service { target: Target::parse(target).unwrap(), max_streams: None };
+        let service = |target| Service {
+            target: Target::parse(target).unwrap(),
+            max_streams: None,
+            idle_timeout: Duration::from_secs(60),
+        };
         ServiceTable::new(&services.iter().map(|(name, target)| ((*name).to_owned(), service(target))).collect())
     }
 
@@ -188,7 +263,10 @@ mod tests {
             ("one", "tcp:10.0.0.1:502"),
             ("other", "tcp:10.0.0.2:502"),
             ("docker", "unix:/run/docker.sock"),
+            ("dns", "udp:127.0.0.1:53"),
+            ("time", "udp:127.0.0.1:22"),
         ];
+        let datagrams = table(&[("snmp", "udp:127.0.0.1:161")]);
         let several = table(&several);
         for (table, port, service) in [
             // the only one by any number
@@ -207,11 +285,23 @@ mod tests {
             (&several, "022", None),
             (&several, "23", None),
             (&several, "docker", Some("docker")),
+            // UDP ports have a letter of their own
+            (&several, "53U", Some("dns")),
+            (&several, "53", None),
+            (&several, "53u", None),
+            (&several, "22U", Some("time")),
+            (&several, "U", None),
+            (&datagrams, "161U", Some("snmp")),
+            (&datagrams, "1161U", None),
+            (&datagrams, "1161", Some("snmp")),
             // of two, none is meant
             (&several, "502", None),
             (&ServiceTable::default(), "22", None),
         ] {
-            assert_eq!(table.by_port_name(port).as_deref(), service, "{port:?}");
+            let meant = table.by_port_name(port);
+            assert_eq!(meant.as_ref().map(|(name, _)| &**name), service, "{port:?}");
+            let is_udp = |name: &str| ["dns", "time", "snmp"].contains(&name);
+            assert!(meant.is_none_or(|(name, mode)| (mode == Mode::Datagram) == is_udp(&name)), "{port:?}");
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::{
     config::{self, Config, ConfigError, ProxyChoice, Warning},
     foreign::ForeignSenders,
     identity::listener_id,
-    memory::{Budget, FOREIGN_BYTES},
+    memory::{Budget, all_foreign_bytes},
     relays::{Device, Relays, Route},
     services::ServiceTable,
     session::{Limits, Sessions},
@@ -165,7 +165,10 @@ impl Supervisor {
         self.sessions.set_limits(limits(&self.config));
         if self.foreign.change(&self.config.foreign, self.config.keep_alive()) {
             let most = self.config.foreign.at_most();
-            info!("{most} foreign connections at most from now on, {} bytes of memory", most * FOREIGN_BYTES);
+            info!(
+                "{most} foreign connections at most from now on, {} bytes of memory",
+                all_foreign_bytes(&self.config.foreign)
+            );
         }
         if budget_changed {
             print_budget(&self.config);

@@ -34,6 +34,7 @@ fn the_example_is_a_configuration() {
     assert_eq!(config.services["ssh"].max_streams, None);
     assert_eq!(config.services["docker"].target, Target::Unix("/run/docker.sock".into()));
     assert_eq!(config.services["docker"].max_streams, Some(4));
+    assert_eq!(config.services["snmp"].target, Target::Udp { host: "127.0.0.1".into(), port: 161 });
 }
 
 #[test]
@@ -54,7 +55,7 @@ fn what_the_example_comments_out_is_the_default() {
         "#metadata-endpoint",
         "#plain-service",
     ];
-    const DEFAULTS: usize = 11;
+    const DEFAULTS: usize = 12;
     let mut defaults = 0;
     let spelt_out: String = text
         .lines()
@@ -106,6 +107,9 @@ fn every_value_arrives_where_it_belongs() {
         auth = { token-command = ["/bin/fetch", "-x"] }
         [services."plc.1"]
         target = "tcp:[::1]:502"
+        [services.snmp]
+        target = "udp:snmp.local:161"
+        idle-timeout = "5m"
         [foreign]
         plain-service = "plc.1"
         connections = 3
@@ -134,6 +138,9 @@ fn every_value_arrives_where_it_belongs() {
         Auth::TokenCommand { program: "/bin/fetch".into(), arguments: vec!["-x".into()] }
     );
     assert_eq!(config.services["plc.1"].target, Target::Tcp { host: "::1".into(), port: 502 });
+    assert_eq!(config.services["snmp"].target, Target::Udp { host: "snmp.local".into(), port: 161 });
+    assert_eq!(config.services["snmp"].idle_timeout, Duration::from_secs(300));
+    assert_eq!(config.services["plc.1"].idle_timeout, Duration::from_secs(60));
     assert_eq!(config.foreign, Foreign { welcome: Welcome::Plain("plc.1".into()), connections: 3 });
     let target = Target::Unix("/run/web.sock".into());
     assert_eq!(config.http, Some(Http { target, max_requests: 3, timeout: Duration::from_secs(5) }));
@@ -160,11 +167,11 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         ),
         (
             with("[services.ssh]\ntarget = 'tcp:a:1'\nmax-stream = 1"),
-            "agent.toml:6: unknown key `max-stream` in [services.ssh], expected target or max-streams".to_owned(),
+            "agent.toml:6: unknown key `max-stream` in [services.ssh], expected target, max-streams or idle-timeout".to_owned(),
         ),
         (
             with("[services.ssh]\n"),
-            "agent.toml:4: `services.ssh.target` is missing, expected tcp:HOST:PORT or unix:/PATH".to_owned(),
+            "agent.toml:4: `services.ssh.target` is missing, expected tcp:HOST:PORT, udp:HOST:PORT or unix:/PATH".to_owned(),
         ),
         (
             "[relay]\nauth.token-file = 'x'".to_owned(),
@@ -244,7 +251,19 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         ),
         // targets
         (with("[services.ssh]\ntarget = 'localhost:22'"), target_error("\"localhost:22\"")),
-        (with("[services.ssh]\ntarget = 'udp:127.0.0.1:161'"), target_error("\"udp:127.0.0.1:161\"")),
+        (with("[services.ssh]\ntarget = 'udp:127.0.0.1'"), target_error("\"udp:127.0.0.1\"")),
+        (
+            with("[services.snmp]\ntarget = 'udp:127.0.0.1:161'\nidle-timeout = '0s'"),
+            "agent.toml:6: `services.snmp.idle-timeout`: expected 1s to 24h, such as \"60s\", found \"0s\"".to_owned(),
+        ),
+        (
+            with("[services.ssh]\ntarget = 'tcp:[::1]:22'\nidle-timeout = '60s'"),
+            "agent.toml:6: `services.ssh.idle-timeout`: expected a udp: target beside it, found tcp:[::1]:22".to_owned(),
+        ),
+        (
+            with("[http]\ntarget = 'udp:127.0.0.1:80'"),
+            "agent.toml:5: `http.target`: expected tcp:HOST:PORT or unix:/PATH, found \"udp:127.0.0.1:80\"".to_owned(),
+        ),
         (with("[services.ssh]\ntarget = \"tcp:\\u0007\\n\""), target_error("\"tcp:\\u{7}\\n\"")),
         (
             with(&format!("[services.ssh]\ntarget = '{}'", "y".repeat(100))),
@@ -257,7 +276,11 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         // foreign senders
         (
             with("[foreign]\nplain-service = 'ssh'"),
-            "agent.toml:5: `foreign.plain-service`: expected the NAME of a [services.NAME], found \"ssh\"".to_owned(),
+            "agent.toml:5: `foreign.plain-service`: expected the NAME of a [services.NAME] with a tcp: or unix: target, found \"ssh\"".to_owned(),
+        ),
+        (
+            with("[foreign]\nplain-service = 'x'\n[services.x]\ntarget = 'udp:a:1'"),
+            "agent.toml:5: `foreign.plain-service`: expected the NAME of a [services.NAME] with a tcp: or unix: target, found \"x\"".to_owned(),
         ),
         (
             with("[foreign]\nplain-service = 'x'\nazbridge = true\n[services.x]\ntarget = 'tcp:a:1'"),
@@ -413,7 +436,7 @@ fn a_connection_string_stands_for_url_and_auth() {
 }
 
 fn target_error(found: &str) -> String {
-    format!("agent.toml:5: `services.ssh.target`: expected tcp:HOST:PORT or unix:/PATH, found {found}")
+    format!("agent.toml:5: `services.ssh.target`: expected tcp:HOST:PORT, udp:HOST:PORT or unix:/PATH, found {found}")
 }
 
 fn memory_error(key: &str, expected: &str, found: &str) -> String {

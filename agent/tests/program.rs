@@ -32,7 +32,7 @@ fn a_bad_configuration_is_one_line_and_exit_code_2_checked_or_run() {
     World::prepare("services.ssh.target = 22\n", async |world| {
         let file = world.files.path("agent.toml");
         let expected = format!(
-            "umbilical-agent: {}:4: `services.ssh.target`: expected tcp:HOST:PORT or unix:/PATH, found 22\n",
+            "umbilical-agent: {}:4: `services.ssh.target`: expected tcp:HOST:PORT, udp:HOST:PORT or unix:/PATH, found 22\n",
             file.display()
         );
         for arguments in [&["--check", "--config", text(&file)][..], &["--config", text(&file)]] {

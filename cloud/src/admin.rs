@@ -153,6 +153,7 @@ fn exposure(exposure: &ExposureStatus) -> Value {
         "accepted": exposure.accepted,
         "turned_away": exposure.turned_away,
         "failed": exposure.failed,
+        "dropped": exposure.dropped,
         "bytes_in": exposure.bytes_in,
         "bytes_out": exposure.bytes_out,
     })

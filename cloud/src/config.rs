@@ -36,7 +36,7 @@ pub use self::error::{ConfigError, Problem, Warning};
 pub use self::gateway::{Auth, Exposure, GatewayConfig, ListenerKind, RelayChoice, RemoteRelay};
 pub(crate) use self::gateway::{DEFAULT_RESUME_FOR, is_service_name};
 pub use self::relay::EmbeddedRelay;
-pub use self::value::Network;
+pub use self::value::{Listen, Network, Transport};
 
 /// Everything the cloud side is told by its operator.
 #[derive(Debug, Clone)]

@@ -14,7 +14,7 @@ use umbilical_link::dial::Dialer;
 use umbilical_link::proxy::ProxySettings;
 use umbilical_link::tls::{self, DefaultTimeProvider, Roots, TlsError};
 use umbilical_link::{Io, KeepAlive, proxy};
-use umbilical_mux::{End, ResetReason, Shape};
+use umbilical_mux::{End, Mode, ResetReason, Shape};
 use umbilical_relay_protocol::{RelayUrl, Right};
 
 use crate::config::{Auth, Config, DEFAULT_RESUME_FOR, ListenerKind, RelayChoice, RemoteRelay, is_service_name};
@@ -201,7 +201,7 @@ impl Outcome {
                         | ResetReason::BUSY => code::REFUSED,
                         _ => code::FAILED,
                     };
-                    (code, format!("{reason}{}", Advice { reason, service }))
+                    (code, format!("{reason}{}", Advice { reason, service, mode: Mode::Stream }))
                 }
             },
         };

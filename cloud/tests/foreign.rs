@@ -28,12 +28,13 @@ use world::{
 /// A gateway of `relay` with one exposure of `device`.
 fn gateway(relay: &TestRelay, listener: ListenerKind) -> (Gateway, SocketAddr) {
     let exposure = Exposure {
-        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into(),
         device: "device".into(),
         service: "echo".into(),
         listener,
         allow: None,
         max_connections: None,
+        idle_timeout: Duration::from_secs(60),
     };
     let config = GatewayConfig {
         relay: RelayChoice::Embedded,

@@ -64,12 +64,13 @@ fn our_gateway_reaches_hyco_ws_plainly() {
         let relay = start(&config());
         let mut listener = Script::listener(&relay).await;
         let exposure = Exposure {
-            listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            listen: std::net::SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, 0)).into(),
             device: "device".into(),
             service: "echo".into(),
             listener: ListenerKind::Plain,
             allow: None,
             max_connections: None,
+            idle_timeout: std::time::Duration::from_secs(60),
         };
         let config = GatewayConfig {
             relay: RelayChoice::Embedded,

@@ -18,12 +18,13 @@ use world::{Folder, echo, eventually, must_reset, try_echo};
 /// A gateway with one exposure, of the service `echo` of `device`.
 fn gateway(relay: &support::TestRelay) -> (Gateway, SocketAddr) {
     let exposure = Exposure {
-        listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into(),
         device: "device".into(),
         service: "echo".into(),
         listener: ListenerKind::Agent,
         allow: None,
         max_connections: None,
+        idle_timeout: Duration::from_secs(60),
     };
     let config = GatewayConfig {
         relay: RelayChoice::Embedded,

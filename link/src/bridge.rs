@@ -1,4 +1,4 @@
-//! One WebSocket joined with one socket: bytes in both directions until both have ended.
+//! One WebSocket joined with one socket: bytes in both directions until both have ended, or datagrams until one has.
 //!
 //! ```text
 //! peer ── messages ──► ByteStream ── bytes ──► port      Close ──► the port sees the end
@@ -7,6 +7,8 @@
 //!
 //! - Each direction ends by itself and in order: what was said before an end is delivered before it. When both have, the
 //!   connections are closed.
+//! - Datagrams travel as `framed_datagrams` has it. Whoever ends has nobody to hear an answer, so its end is that of both:
+//!   azbridge does not always answer one with its own.
 //! - A side that breaks takes the other one with it: the port is reset, the WebSocket ends without a close frame, as a
 //!   relay passes an abort on.
 //! - Nothing is read from one side that the other has not taken: memory is [`BUFFER_BYTES`](crate::byte_stream::BUFFER_BYTES), whoever is slow.
@@ -28,6 +30,7 @@ use smol::Timer;
 use umbilical_mux::{End, ResetReason};
 
 use crate::byte_stream::{ByteStream, StreamError};
+use crate::framed_datagrams::FramedDatagrams;
 use crate::port::{Ended, Io, reset_reason};
 
 /// The code and reason of this side's end, in the words of .NET's `Shutdown`.
@@ -57,6 +60,8 @@ pub struct Bridge {
     next_look: Timer,
     /// The peer has closed, and the port was told.
     peer_ended: bool,
+    /// The end of this side is the end of it all.
+    ends_at_once: bool,
     sent: u64,
     received: u64,
     since: Instant,
@@ -114,10 +119,15 @@ impl Bridge {
     /// Joins a WebSocket with a port that is connected. The peer hears something every `keep_alive` at least.
     #[must_use]
     pub fn new(peer: ByteStream, port: Io, keep_alive: Duration) -> Self {
-        let port = Port { io: port, in_order: false };
+        let (io, ends_at_once) = match port {
+            Io::Datagrams(far) => (Io::Other(Box::new(FramedDatagrams::new(far))), true),
+            io => (io, false),
+        };
+        let port = Port { io, in_order: false };
         let (timer, next_look) = (Timer::after(keep_alive), Timer::after(Duration::ZERO));
         let since = Instant::now();
-        Self { peer, port, keep_alive, timer, next_look, peer_ended: false, sent: 0, received: 0, since }
+        let (peer_ended, sent, received) = (false, 0, 0);
+        Self { peer, port, keep_alive, timer, next_look, peer_ended, ends_at_once, sent, received, since }
     }
 
     /// Passes bytes until both sides have ended or one has broken.
@@ -151,6 +161,7 @@ impl Bridge {
             // in this order: what is heard may be a ping, which is answered when something is said
             match (self.hear(cx)?, self.say(cx)?) {
                 (Step::Done, Step::Done) => return Ok(Poll::Ready(())),
+                (_, Step::Done) if self.ends_at_once => return Ok(Poll::Ready(())),
                 (Step::Done, Step::Waiting) if self.peer.poll_left(cx).is_ready() => return Err(Cause::Left),
                 (Step::Waiting | Step::Done, Step::Waiting | Step::Done) => return Ok(Poll::Pending),
                 _ => {}

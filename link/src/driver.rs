@@ -19,7 +19,7 @@ use smol::channel::{self, Receiver, Sender};
 use smol::stream::Stream;
 use smol::{Timer, future};
 use umbilical_mux::{
-    Config, End, Instant, MAX_MESSAGE, Mode, OpenError, ResetReason, Session, ShapeError, Slot, StreamState,
+    Config, End, Instant, MAX_MESSAGE, OpenError, ResetReason, Session, ShapeError, Slot, StreamState,
 };
 
 use links::{Link, goodbye};
@@ -319,7 +319,7 @@ impl Driver {
             self.has_memory = self.session.lend(memory::allocate(self.config.session.shape)).is_ok();
         }
         self.quiet_since = None;
-        match self.session.open(now, Mode::Stream) {
+        match self.session.open(now, io.mode()) {
             Ok(slot) => {
                 self.ports.put(slot, service, io, on_end);
                 self.session.handle_readable(slot);

@@ -19,6 +19,8 @@
 //! | [`byte_stream`] | a WebSocket as a stream of bytes |
 //! | [`bridge`] | such a stream joined with one port, to the end of both |
 //! | `unacknowledged` | whether the other end's kernel still acknowledges |
+//! | [`datagrams`] | the far ends of datagram streams |
+//! | [`framed_datagrams`] | those as a stream of bytes, for peers without a session |
 //! | [`pieces`] | WebSocket messages of any length, piece by piece |
 //! | [`chunked`] | HTTP bodies in chunks |
 //! | [`driver`] | the one loop: link, ports and clock of a session in one task |
@@ -26,6 +28,7 @@
 //! | `keepalive` | whether a link is alive |
 //! | `ports`, [`port`] | the far ends of streams: sockets, pipes, services being dialled |
 //! | `ready` | which of many sources woke the task |
+//! | [`paced`] | log lines that strangers can cause |
 //! | `clock`, `memory` | time and memory as sessions want them |
 
 pub mod body;
@@ -33,14 +36,17 @@ pub mod bridge;
 pub mod byte_stream;
 pub mod chunked;
 mod clock;
+pub mod datagrams;
 pub mod dial;
 pub mod driver;
 pub mod frame;
+pub mod framed_datagrams;
 pub mod handle;
 pub mod happy_eyeballs;
 mod keepalive;
 mod memory;
 mod no_proxy;
+pub mod paced;
 pub mod pieces;
 pub mod port;
 mod ports;

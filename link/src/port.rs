@@ -1,4 +1,6 @@
 //! One far end of a stream: a socket or pipe of this machine, perhaps still being dialled.
+//!
+//! What gives datagrams is `datagrams`; here it is only one of the kinds there are.
 
 use std::fmt;
 use std::future::Future;
@@ -12,7 +14,9 @@ use std::time::Duration;
 use smol::Async;
 use smol::io::{AsyncRead, AsyncWrite};
 use socket2::SockRef;
-use umbilical_mux::{End, ResetReason};
+use umbilical_mux::{End, Mode, ResetReason};
+
+use crate::datagrams::Datagrams;
 
 /// Both directions of something that is neither a TCP nor a Unix socket.
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -33,7 +37,9 @@ pub enum Io {
     Unix(Async<UnixStream>),
     /// Anything else: a pair of pipes, a test's own.
     Other(Box<dyn Duplex>),
-    /// Not there yet.
+    /// Whole datagrams instead of bytes.
+    Datagrams(Box<dyn Datagrams>),
+    /// A connection that is not there yet.
     Dialing(Dialing),
 }
 
@@ -56,6 +62,7 @@ impl fmt::Debug for Io {
             Self::Tcp(_) => "Tcp",
             Self::Unix(_) => "Unix",
             Self::Other(_) => "Other",
+            Self::Datagrams(_) => "Datagrams",
             Self::Dialing(_) => "Dialing",
         })
     }
@@ -71,11 +78,22 @@ impl Io {
         Ok(Self::Tcp(socket))
     }
 
+    /// What a stream with this far end carries.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match self {
+            Self::Datagrams(_) => Mode::Datagram,
+            Self::Tcp(_) | Self::Unix(_) | Self::Other(_) | Self::Dialing(_) => Mode::Stream,
+        }
+    }
+
+    /// Bytes, if it has bytes to give.
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buffer),
             Self::Unix(socket) => Pin::new(socket).poll_read(cx, buffer),
             Self::Other(other) => Pin::new(other).poll_read(cx, buffer),
+            Self::Datagrams(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
             Self::Dialing(_) => Poll::Pending,
         }
     }
@@ -85,7 +103,7 @@ impl Io {
         match self {
             Self::Tcp(socket) => socket.poll_readable(cx).map(|_| ()),
             Self::Unix(socket) => socket.poll_readable(cx).map(|_| ()),
-            Self::Other(_) | Self::Dialing(_) => Poll::Ready(()),
+            Self::Other(_) | Self::Datagrams(_) | Self::Dialing(_) => Poll::Ready(()),
         }
     }
 
@@ -94,11 +112,12 @@ impl Io {
             Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(cx, chunks),
             Self::Unix(socket) => Pin::new(socket).poll_write_vectored(cx, chunks),
             Self::Other(other) => Pin::new(other).poll_write_vectored(cx, chunks),
+            Self::Datagrams(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
             Self::Dialing(_) => Poll::Pending,
         }
     }
 
-    /// Tells the far end that no more comes.
+    /// Tells the far end that no more comes. Datagrams have no word for it.
     pub(crate) fn finish(&mut self, cx: &mut Context<'_>) {
         // A socket that is gone already is reported by the next read.
         let _ = match self {
@@ -108,7 +127,7 @@ impl Io {
                 let _ = Pin::new(other).poll_close(cx);
                 Ok(())
             }
-            Self::Dialing(_) => Ok(()),
+            Self::Datagrams(_) | Self::Dialing(_) => Ok(()),
         };
     }
 

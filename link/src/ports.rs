@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use umbilical_mux::{End, Mode, Ports, Read, ResetReason, Slot, Write};
 
-use crate::port::{Dialing, Ended, Io, OnEnd, reset_reason};
+use crate::datagrams::Datagrams;
+use crate::port::{Ended, Io, OnEnd, reset_reason};
 use crate::ready::ReadySet;
 
 /// Pieces of one write at most: what the receive pool gives at once.
@@ -15,11 +16,12 @@ const PIECES: usize = 32;
 
 /// The services that a peer may open streams to.
 pub trait Services: Send {
-    /// Begins to dial `service`, and says what to do when the stream is over.
+    /// Begins to dial `service`, for a stream that carries `mode`, and says what to do when the stream is over. Datagrams
+    /// come right behind, so that a far end of datagrams is there at once.
     ///
     /// # Errors
     /// The reason to reset the stream with.
-    fn dial(&mut self, service: &str) -> Result<(Dialing, OnEnd), ResetReason>;
+    fn dial(&mut self, service: &str, mode: Mode) -> Result<(Io, OnEnd), ResetReason>;
 }
 
 /// For a side whose peer may open nothing.
@@ -27,7 +29,7 @@ pub trait Services: Send {
 pub struct NoServices;
 
 impl Services for NoServices {
-    fn dial(&mut self, _: &str) -> Result<(Dialing, OnEnd), ResetReason> {
+    fn dial(&mut self, _: &str, _: Mode) -> Result<(Io, OnEnd), ResetReason> {
         Err(ResetReason::NOT_ALLOWED)
     }
 }
@@ -50,8 +52,8 @@ struct Port {
     io: Io,
     service: Arc<str>,
     on_end: OnEnd,
-    /// The peer's half closed while the service was still being dialled.
-    finish_when_dialled: bool,
+    /// The peer's half is closed: to be passed on once the service is dialled; the end of datagrams.
+    finished: bool,
     /// The last read was given less than it had room for: the kernel has no more, until it says so.
     drained: bool,
     sent: u64,
@@ -78,7 +80,7 @@ impl PortTable {
             io,
             service,
             on_end,
-            finish_when_dialled: false,
+            finished: false,
             drained: false,
             sent: 0,
             received: 0,
@@ -95,7 +97,7 @@ impl PortTable {
             Poll::Ready(Err(reason)) => Poll::Ready(Err(reason)),
             Poll::Ready(Ok(io)) => {
                 port.io = io;
-                if port.finish_when_dialled {
+                if port.finished {
                     port.io.finish(&mut Context::from_waker(writing));
                 }
                 Poll::Ready(Ok(()))
@@ -117,11 +119,9 @@ impl Ports for PortTable {
     }
 
     fn accept(&mut self, slot: Slot, service: &str, mode: Mode) -> Result<(), ResetReason> {
-        if mode != Mode::Stream {
-            return Err(ResetReason::WRONG_MODE);
-        }
-        let (dialing, on_end) = self.services.dial(service)?;
-        self.put(slot, service.into(), Io::Dialing(dialing), on_end);
+        let (io, on_end) = self.services.dial(service, mode)?;
+        debug_assert_eq!(io.mode(), mode, "a far end for the other mode");
+        self.put(slot, service.into(), io, on_end);
         // The dialling begins with its first poll, in the driver's next turn.
         self.ready.note(self.first + 2 * slot.index());
         Ok(())
@@ -130,6 +130,9 @@ impl Ports for PortTable {
     fn read(&mut self, slot: Slot, buffer: &mut [u8]) -> Read {
         let Some((port, reading, _)) = self.port(slot) else { return Read::End };
         let cx = &mut Context::from_waker(reading);
+        if let Io::Datagrams(far) = &mut port.io {
+            return if port.finished { Read::End } else { receive(far.as_mut(), cx, buffer, &mut port.sent) };
+        }
         // A read that would find nothing is a system call saved.
         if port.drained && port.io.poll_readable(cx).is_pending() {
             return Read::Pending;
@@ -148,6 +151,9 @@ impl Ports for PortTable {
 
     fn write(&mut self, slot: Slot, chunks: &[&[u8]]) -> Write {
         let Some((port, _, writing)) = self.port(slot) else { return Write::Failed(ResetReason::ABORTED) };
+        if let Io::Datagrams(far) = &mut port.io {
+            return deliver(far.as_mut(), chunks, &mut port.received);
+        }
         let mut slices = [IoSlice::new(&[]); PIECES];
         let count = chunks.len().min(PIECES);
         for (slice, chunk) in slices.iter_mut().zip(chunks) {
@@ -172,9 +178,13 @@ impl Ports for PortTable {
     }
 
     fn finish(&mut self, slot: Slot) {
-        let Some((port, _, writing)) = self.port(slot) else { return };
-        port.finish_when_dialled = matches!(port.io, Io::Dialing(_));
+        let Some((port, reading, writing)) = self.port(slot) else { return };
+        port.finished = true;
         port.io.finish(&mut Context::from_waker(writing));
+        if port.io.mode() == Mode::Datagram {
+            // nobody is there to hear an answer: the next read is the end
+            reading.wake_by_ref();
+        }
     }
 
     fn release(&mut self, slot: Slot, end: End) {
@@ -185,5 +195,29 @@ impl Ports for PortTable {
         drop(port.io);
         let lasted = port.since.elapsed();
         (port.on_end)(&Ended { end, sent: port.sent, received: port.received, lasted });
+    }
+}
+
+fn receive(far: &mut dyn Datagrams, cx: &mut Context<'_>, buffer: &mut [u8], sent: &mut u64) -> Read {
+    match far.poll_receive(cx, buffer) {
+        Poll::Pending => Read::Pending,
+        Poll::Ready(Ok(Some(count))) => {
+            *sent += count as u64;
+            Read::Data(count)
+        }
+        Poll::Ready(Ok(None)) => Read::End,
+        Poll::Ready(Err(error)) => Read::Failed(reset_reason(&error)),
+    }
+}
+
+/// A datagram comes as one chunk.
+fn deliver(far: &mut dyn Datagrams, chunks: &[&[u8]], received: &mut u64) -> Write {
+    let datagram = chunks.first().copied().unwrap_or_default();
+    match far.send(datagram) {
+        Ok(()) => {
+            *received += datagram.len() as u64;
+            Write::Taken(datagram.len())
+        }
+        Err(error) => Write::Failed(reset_reason(&error)),
     }
 }

@@ -32,7 +32,7 @@ use umbilical_link::tls;
 use umbilical_link::transport::{Transport, prepare_socket};
 use umbilical_link::upgrade::{Role, Upgraded};
 use umbilical_link::{Driver, DriverConfig, Io, KeepAlive, NewLink, NewStream, NoServices, Services, WebSocket};
-use umbilical_mux::{Config, Hello, MAX_RECORD, ResetReason, SessionId, Shape, Side};
+use umbilical_mux::{Config, Hello, MAX_RECORD, Mode, ResetReason, SessionId, Shape, Side};
 
 use support::Authority;
 
@@ -54,13 +54,13 @@ enum Direction {
 struct Target(SocketAddr);
 
 impl Services for Target {
-    fn dial(&mut self, _: &str) -> Result<(Dialing, OnEnd), ResetReason> {
+    fn dial(&mut self, _: &str, _: Mode) -> Result<(Io, OnEnd), ResetReason> {
         let address = self.0;
         let dialing: Dialing = Box::pin(async move {
             let socket = Async::<TcpStream>::connect(address).await.map_err(|_| ResetReason::REFUSED)?;
             Io::tcp(socket).map_err(|_| ResetReason::FAILED)
         });
-        Ok((dialing, Box::new(|_| {})))
+        Ok((Io::Dialing(dialing), Box::new(|_| {})))
     }
 }
 

@@ -14,7 +14,7 @@ use umbilical_link::upgrade::{Role, Upgraded};
 use umbilical_link::{
     Driver, DriverConfig, Event, Handle, Io, KeepAlive, LinkEnd, NewLink, NewStream, NoServices, Services, WebSocket,
 };
-use umbilical_mux::{Config, Hello, MAX_HELLO, MAX_RECORD, ResetReason, SessionId, Shape, Side};
+use umbilical_mux::{Config, Hello, MAX_HELLO, MAX_RECORD, Mode, ResetReason, SessionId, Shape, Side};
 
 const SHAPE: Shape = Shape { streams: 128, replay: 256 * 1024, receive: 256 * 1024 };
 
@@ -35,7 +35,7 @@ fn config_with(side: Side, shape: Shape, keep_alive: KeepAlive) -> DriverConfig 
 struct Echo;
 
 impl Services for Echo {
-    fn dial(&mut self, service: &str) -> Result<(Dialing, OnEnd), ResetReason> {
+    fn dial(&mut self, service: &str, _: Mode) -> Result<(Io, OnEnd), ResetReason> {
         if service != "echo" {
             return Err(ResetReason::NOT_ALLOWED);
         }
@@ -44,7 +44,7 @@ impl Services for Echo {
             std::thread::spawn(move || smol::block_on(echo(far)));
             Io::tcp(near).map_err(|_| ResetReason::FAILED)
         });
-        Ok((dialing, Box::new(|_| {})))
+        Ok((Io::Dialing(dialing), Box::new(|_| {})))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
+use umbilical_mux::Mode;
+
 use super::{
     ConfigError, Service,
     document::Table,
@@ -47,9 +49,11 @@ const CONNECTIONS: RangeInclusive<usize> = 1..=1024;
 
 pub(super) fn read(mut table: Table<'_>, services: &BTreeMap<String, Service>) -> Result<Foreign, ConfigError> {
     table.only(&["plain-service", "azbridge", "connections"])?;
-    const PLAIN_SERVICE: &str = "the NAME of a [services.NAME]";
+    const PLAIN_SERVICE: &str = "the NAME of a [services.NAME] with a tcp: or unix: target";
     let plain = table.optional("plain-service", PLAIN_SERVICE, string)?;
-    if let Some(name) = plain.as_ref().filter(|name| !services.contains_key(&name.value)) {
+    // nothing in plain bytes says where a datagram ends
+    let takes_bytes = |name: &str| services.get(name).is_some_and(|service| service.target.mode() == Mode::Stream);
+    if let Some(name) = plain.as_ref().filter(|name| !takes_bytes(&name.value)) {
         return Err(table.refuse_value(name, PLAIN_SERVICE));
     }
     let azbridge = table.optional("azbridge", "true or false", boolean)?.is_some_and(|at| at.value);

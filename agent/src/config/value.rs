@@ -4,6 +4,7 @@
 use std::{fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use toml::de::{DeInteger, DeValue};
+use umbilical_mux::Mode;
 
 /// Where a service lives, as seen from the device.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -11,6 +12,13 @@ use toml::de::{DeInteger, DeValue};
 pub enum Target {
     /// `tcp:HOST:PORT`; HOST is a name or an address, IPv6 in brackets.
     Tcp {
+        /// Name or address, without brackets.
+        host: String,
+        /// 1 to 65535.
+        port: u16,
+    },
+    /// `udp:HOST:PORT`, as above.
+    Udp {
         /// Name or address, without brackets.
         host: String,
         /// 1 to 65535.
@@ -25,25 +33,44 @@ const UNIX_PATH: usize = 107;
 
 impl Target {
     /// What `parse` reads, for error texts.
-    pub const EXPECTED: &'static str = "tcp:HOST:PORT or unix:/PATH";
+    pub const EXPECTED: &'static str = "tcp:HOST:PORT, udp:HOST:PORT or unix:/PATH";
+
+    /// What `parse_stream` reads.
+    pub const STREAM_EXPECTED: &'static str = "tcp:HOST:PORT or unix:/PATH";
 
     /// Reads a target; `None` if it is not as [`Target::EXPECTED`] says.
     #[must_use]
     pub fn parse(text: &str) -> Option<Target> {
         match text.split_once(':')? {
-            ("tcp", rest) => {
+            (kind @ ("tcp" | "udp"), rest) => {
                 let (host, port) = rest.rsplit_once(':')?;
                 let host = match host.strip_prefix('[') {
                     Some(host) => host.strip_suffix(']').filter(|host| host.parse::<std::net::Ipv6Addr>().is_ok())?,
                     None => Some(host).filter(|host| is_host(host))?,
                 };
                 let port = u16::try_from(digits_of(port)?).ok().filter(|port| *port != 0)?;
-                Some(Target::Tcp { host: host.to_owned(), port })
+                let host = host.to_owned();
+                Some(if kind == "tcp" { Target::Tcp { host, port } } else { Target::Udp { host, port } })
             }
             ("unix", path) if path.starts_with('/') && path.len() <= UNIX_PATH && !path.contains('\0') => {
                 Some(Target::Unix(PathBuf::from(path)))
             }
             _ => None,
+        }
+    }
+
+    /// Reads a target that carries bytes.
+    #[must_use]
+    pub fn parse_stream(text: &str) -> Option<Target> {
+        Target::parse(text).filter(|target| target.mode() == Mode::Stream)
+    }
+
+    /// What it carries.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        match self {
+            Target::Tcp { .. } | Target::Unix(_) => Mode::Stream,
+            Target::Udp { .. } => Mode::Datagram,
         }
     }
 }
@@ -53,6 +80,8 @@ impl fmt::Display for Target {
         match self {
             Target::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
             Target::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
+            Target::Udp { host, port } if host.contains(':') => write!(f, "udp:[{host}]:{port}"),
+            Target::Udp { host, port } => write!(f, "udp:{host}:{port}"),
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -203,7 +232,9 @@ mod tests {
             "unix:run/docker.sock",
             "unix:/a\0b",
             &long,
-            "udp:127.0.0.1:161",
+            "udp:127.0.0.1",
+            "udp:127.0.0.1:0",
+            "udp:::1:161",
             "serial:/dev/ttyS1",
             "TCP:host:22",
         ] {

@@ -76,7 +76,7 @@ impl Service {
             Ok(Io::Tcp(socket)) => Ok(Box::new(socket)),
             Ok(Io::Unix(socket)) => Ok(Box::new(socket)),
             Ok(Io::Other(other)) => Ok(other),
-            Ok(Io::Dialing(_)) => Err(Failure::Absent(io::ErrorKind::NotConnected.into())),
+            Ok(Io::Datagrams(_) | Io::Dialing(_)) => Err(Failure::Absent(io::ErrorKind::NotConnected.into())),
             Err(error) => Err(Failure::Absent(error)),
         }
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::value::{Address, Bytes, Network, Period};
+use super::value::{Address, Bytes, Listen, Network, Period};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -123,13 +123,14 @@ pub(super) struct MemoryTable {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct ExposeTable {
-    pub(super) listen: Spanned<Address>,
+    pub(super) listen: Spanned<Listen>,
     pub(super) device: Spanned<String>,
     pub(super) service: Spanned<String>,
     pub(super) plain: Option<Spanned<bool>>,
     pub(super) azbridge: Option<Spanned<String>>,
     pub(super) allow: Option<Vec<Network>>,
     pub(super) max_connections: Option<Spanned<usize>>,
+    pub(super) idle_timeout: Option<Spanned<Period>>,
 }
 
 /// `[admin]`

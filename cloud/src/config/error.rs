@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use umbilical_link::tls::TlsError;
 use umbilical_relay_protocol::KeySetError;
 
+use super::value::{Listen, Transport};
 use crate::connection_file::ConnectionFileError;
 
 /// A configuration that was refused: where, and why.
@@ -152,7 +153,7 @@ pub enum Warning {
     /// A device's port for everyone who can reach this machine.
     OpenToAll {
         /// Where it listens.
-        listen: SocketAddr,
+        listen: Listen,
         /// The service behind it.
         service: String,
         /// The device that has it.
@@ -181,10 +182,13 @@ impl fmt::Display for Warning {
                 path.display(),
                 path.display()
             ),
-            Self::OpenToAll { listen, service, device } => write!(
-                f,
-                "everyone who can reach {listen} can reach {service} of {device}; add `allow` to name who may"
-            ),
+            Self::OpenToAll { listen, service, device } => {
+                write!(f, "everyone who can reach {listen} can reach {service} of {device}")?;
+                if listen.transport == Transport::Udp {
+                    f.write_str(", and have it answer somebody else, since UDP's addresses can be forged")?;
+                }
+                f.write_str("; add `allow` to name who may")
+            }
             Self::WithoutTls { listen } => write!(
                 f,
                 "the relay speaks plain HTTP on {listen}; add `certificate-file` and `key-file`, or listen on loopback \

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::error::{ConfigError, Problem, Warning};
 use super::file::Files;
 use super::proxy;
 use super::relay::EmbeddedRelay;
-use super::value::{Network, Period};
+use super::value::{Listen, Network, Period, Transport};
 use crate::connection_file::{self, ConnectionFileError};
 
 /// The gateway.
@@ -104,7 +104,7 @@ impl fmt::Display for Auth {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exposure {
     /// The public port.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// The device's name: the path of its hybrid connection.
     pub device: Arc<str>,
     /// The device's service.
@@ -113,8 +113,10 @@ pub struct Exposure {
     pub listener: ListenerKind,
     /// Who may connect; everyone when `None`.
     pub allow: Option<Vec<Network>>,
-    /// Clients at once; no limit of its own when `None`.
+    /// Clients at once; no limit of its own when `None`, which UDP has not.
     pub max_connections: Option<usize>,
+    /// Silence after which a client is none any more, if all that can be known of it is what it sends (UDP).
+    pub idle_timeout: Duration,
 }
 
 /// Who listens at a device's hybrid connection: `plain` and `azbridge` of `[[gateway.expose]]`
@@ -139,6 +141,13 @@ const KEEP_ALIVES: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration:
 /// As the agent's.
 pub(crate) const DEFAULT_RESUME_FOR: Duration = Duration::from_secs(120);
 const DEFAULT_DRAIN_FOR: Duration = Duration::from_secs(10);
+/// As the agent's.
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
+/// Clients of a UDP port, whose addresses may be forged: half of the streams that an agent has by default.
+const UDP_CONNECTIONS: usize = 32;
+/// The quietest of them is looked for whenever one must make room.
+const MOST_UDP_CONNECTIONS: usize = 4096;
 
 pub(super) fn read(
     mut table: GatewayTable,
@@ -163,7 +172,7 @@ pub(super) fn read(
             connection_file::relay_for(string, &exposure.device, file.get_ref())
                 .map_err(|error| files.fault(&expose.get_ref().device, problem("gateway.expose.device", error)))?;
         }
-        let taken = exposure.listen.port() != 0 && !addresses.insert(exposure.listen);
+        let taken = exposure.listen.address.port() != 0 && !addresses.insert(exposure.listen);
         if taken {
             let expected = "an address that no other exposure listens on";
             let listen = &expose.get_ref().listen;
@@ -289,7 +298,7 @@ fn read_exposure(
     embedded: Option<&EmbeddedRelay>,
     files: &mut Files<'_>,
 ) -> Result<Exposure, ConfigError> {
-    let listen = table.listen.get_ref().0;
+    let listen = *table.listen.get_ref();
     let (device, service) = (table.device.get_ref().trim_matches('/'), table.service.get_ref());
     if device.is_empty() {
         return Err(files.wrong(&table.device, "gateway.expose.device", "the name of a device", device));
@@ -302,13 +311,7 @@ fn read_exposure(
         let expected = "a name of 1 to 64 letters, digits, `-`, `_` or `.`";
         return Err(files.wrong(&table.service, "gateway.expose.service", expected, service));
     }
-    let max_connections = match &table.max_connections {
-        Some(most) if *most.get_ref() == 0 => {
-            return Err(files.wrong(most, "gateway.expose.max-connections", "a number from 1", "0"));
-        }
-        most => most.as_ref().map(|most| *most.get_ref()),
-    };
-    if table.allow.is_none() && is_public(listen.ip()) {
+    if table.allow.is_none() && is_public(listen.address.ip()) {
         let (device, service) = (device.to_owned(), service.clone());
         files.warnings.push(Warning::OpenToAll { listen, service, device });
     }
@@ -318,12 +321,43 @@ fn read_exposure(
         device: device.into(),
         service: service.as_str().into(),
         allow: table.allow.clone(),
-        max_connections,
+        max_connections: read_max_connections(table, files)?,
+        idle_timeout: read_idle_timeout(table, files)?,
     })
+}
+
+fn read_max_connections(table: &ExposeTable, files: &Files<'_>) -> Result<Option<usize>, ConfigError> {
+    let (unless_configured, range, expected) = match table.listen.get_ref().transport {
+        Transport::Tcp => (None, 1..=usize::MAX, "a number from 1"),
+        Transport::Udp => (Some(UDP_CONNECTIONS), 1..=MOST_UDP_CONNECTIONS, "a number from 1 to 4096 for a UDP port"),
+    };
+    let Some(place) = &table.max_connections else { return Ok(unless_configured) };
+    let most = *place.get_ref();
+    if !range.contains(&most) {
+        return Err(files.wrong(place, "gateway.expose.max-connections", expected, &most.to_string()));
+    }
+    Ok(Some(most))
+}
+
+fn read_idle_timeout(table: &ExposeTable, files: &Files<'_>) -> Result<Duration, ConfigError> {
+    let Some(place) = &table.idle_timeout else { return Ok(DEFAULT_IDLE_TIMEOUT) };
+    let (key, listen, idle) = ("gateway.expose.idle-timeout", table.listen.get_ref(), place.get_ref().0);
+    if listen.transport == Transport::Tcp {
+        let expected = "`listen` of \"udp:ADDRESS:PORT\" beside it";
+        return Err(files.wrong(place, key, expected, &listen.to_string()));
+    }
+    if !IDLE_TIMEOUTS.contains(&idle) {
+        return Err(files.wrong(place, key, "1s to 24h, such as \"60s\"", &format!("{}s", idle.as_secs())));
+    }
+    Ok(idle)
 }
 
 fn read_listener(table: &ExposeTable, files: &Files<'_>) -> Result<ListenerKind, ConfigError> {
     let plain = table.plain.as_ref().is_some_and(|plain| *plain.get_ref());
+    if let (true, Some(place), Transport::Udp) = (plain, &table.plain, table.listen.get_ref().transport) {
+        let expected = "`listen` without udp: beside it, plain bytes do not say where a datagram ends";
+        return Err(files.wrong(place, "gateway.expose.plain", expected, &table.listen.get_ref().to_string()));
+    }
     let Some(place) = &table.azbridge else { return Ok(if plain { ListenerKind::Plain } else { ListenerKind::Agent }) };
     let port = place.get_ref();
     if plain {

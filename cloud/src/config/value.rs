@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::Deserialize;
+use umbilical_mux::Mode;
 
 /// An address to listen on.
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -20,6 +21,68 @@ impl TryFrom<String> for Address {
         let unexpected =
             |_| Unexpected { expected: "ADDRESS:PORT, such as 0.0.0.0:443 or [::]:443", found: text.clone() };
         text.parse().map(Self).map_err(unexpected)
+    }
+}
+
+/// Where an exposure listens: an address, for TCP unless `udp:` stands before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Listen {
+    /// The protocol.
+    pub transport: Transport,
+    /// Address and port.
+    pub address: SocketAddr,
+}
+
+/// What a public port speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// Connections, each a stream of bytes.
+    Tcp,
+    /// Datagrams, each address a stream of them.
+    Udp,
+}
+
+impl Transport {
+    /// What its streams carry.
+    #[must_use]
+    pub fn mode(self) -> Mode {
+        match self {
+            Self::Tcp => Mode::Stream,
+            Self::Udp => Mode::Datagram,
+        }
+    }
+}
+
+impl TryFrom<String> for Listen {
+    type Error = Unexpected;
+
+    fn try_from(text: String) -> Result<Self, Unexpected> {
+        let (transport, address) = match text.strip_prefix("udp:") {
+            Some(address) => (Transport::Udp, address),
+            None => (Transport::Tcp, text.as_str()),
+        };
+        let expected = "ADDRESS:PORT, such as 0.0.0.0:443 or [::]:443, or udp:ADDRESS:PORT";
+        match address.parse() {
+            Ok(address) => Ok(Self { transport, address }),
+            Err(_) => Err(Unexpected { expected, found: text }),
+        }
+    }
+}
+
+impl From<SocketAddr> for Listen {
+    /// For TCP.
+    fn from(address: SocketAddr) -> Self {
+        Self { transport: Transport::Tcp, address }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.transport {
+            Transport::Tcp => self.address.fmt(f),
+            Transport::Udp => write!(f, "udp:{}", self.address),
+        }
     }
 }
 
@@ -151,6 +214,21 @@ mod tests {
         assert_eq!(read("24h"), Some(86_400));
         for wrong in ["", "s", "5", "-5s", "5 s", "25h", "1d", "18446744073709551615h"] {
             assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn where_to_listen_is_shown_as_it_is_written() {
+        for text in ["0.0.0.0:22", "[::]:22", "udp:0.0.0.0:161", "udp:[2001:db8::1]:161"] {
+            let listen = Listen::try_from(text.to_owned()).ok().unwrap();
+            assert_eq!(
+                (listen.to_string(), listen.transport == Transport::Udp),
+                (text.to_owned(), text.starts_with("udp:"))
+            );
+        }
+        for wrong in ["", "udp:", "udp:161", "tcp:0.0.0.0:22", "UDP:0.0.0.0:161", "udp:udp:0.0.0.0:161", "udp:host:161"]
+        {
+            assert!(Listen::try_from(wrong.to_owned()).is_err(), "{wrong}");
         }
     }
 

@@ -1,26 +1,28 @@
 //! Public ports: who may connect, how many, and to which service of which device they lead.
 //!
 //! A client that may not connect is closed at once with a TCP reset. One that may gets a stream; its socket is the
-//! stream's send queue, nothing is copied in between.
+//! stream's send queue, nothing is copied in between. Who are the clients of a UDP port is told in `udp`.
 
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use log::{Level, debug, info, log, warn};
 use smol::{Async, Executor, Task, Timer};
 use socket2::{SockRef, TcpKeepalive};
+use umbilical_link::paced::Paced;
 use umbilical_link::{Ended, Io};
-use umbilical_mux::{End, ResetReason};
+use umbilical_mux::{End, Mode, ResetReason};
 
 use super::device::{Client, ClientEnd, Device, Directions, reset};
 use super::foreign::Foreign;
-use super::paced::Paced;
 use super::sender::SenderError;
-use crate::config::Exposure;
+use super::udp::{Clients, Dropped, REST};
+use super::udp_socket::UdpSocket;
+use crate::config::{Exposure, Listen, Transport};
 use crate::listening::listen;
 
 /// A client that is silent may be so for as long as it likes. One whose machine is gone must be noticed.
@@ -38,21 +40,30 @@ pub(crate) struct OpenExposure {
 
 /// A public port that is bound and does not take clients yet.
 pub(crate) struct BoundExposure {
-    listener: Async<TcpListener>,
-    address: SocketAddr,
+    socket: PublicSocket,
+    listen: Listen,
 }
 
-struct Shared {
+enum PublicSocket {
+    Tcp(Async<TcpListener>),
+    Udp(UdpSocket),
+}
+
+/// What an open port and its clients share.
+pub(super) struct Shared {
     /// As the system made it.
-    address: SocketAddr,
+    listen: Listen,
     /// Where it leads and for whom; a reload may change it.
     target: RwLock<Arc<Target>>,
     counters: Counters,
     turned_away: Paced,
     failed: Paced,
+    dropped: Paced,
+    /// When a client was last not served.
+    failed_at: Mutex<Option<Instant>>,
 }
 
-struct Target {
+pub(super) struct Target {
     exposure: Exposure,
     way: Way,
 }
@@ -70,6 +81,7 @@ struct Counters {
     accepted: AtomicU64,
     turned_away: AtomicU64,
     failed: AtomicU64,
+    dropped: AtomicU64,
     open: AtomicUsize,
     from_device: AtomicU64,
     to_device: AtomicU64,
@@ -79,7 +91,7 @@ struct Counters {
 #[derive(Debug, Clone)]
 pub struct ExposureStatus {
     /// Where it listens.
-    pub listen: SocketAddr,
+    pub listen: Listen,
     /// The device it leads to.
     pub device: String,
     /// The service it leads to.
@@ -92,6 +104,8 @@ pub struct ExposureStatus {
     pub turned_away: u64,
     /// Clients whose stream was refused or broke.
     pub failed: u64,
+    /// Datagrams that were dropped here, those of clients turned away not counted.
+    pub dropped: u64,
     /// Bytes from the device, of clients that have left.
     pub bytes_in: u64,
     /// Bytes to the device, of clients that have left.
@@ -104,10 +118,18 @@ impl BoundExposure {
     /// # Errors
     /// The system's reason, with the exposure's name.
     pub(crate) fn bind(exposure: &Exposure) -> Result<Self, ExposureError> {
-        let bound = listen(exposure.listen).and_then(|listener| {
-            let address = listener.get_ref().local_addr()?;
-            Ok(Self { listener, address })
-        });
+        let Listen { transport, address } = exposure.listen;
+        let bound = match transport {
+            Transport::Tcp => listen(address).and_then(|listener| {
+                let address = listener.get_ref().local_addr()?;
+                Ok((PublicSocket::Tcp(listener), address))
+            }),
+            Transport::Udp => UdpSocket::bind(address).map(|socket| {
+                let address = socket.address();
+                (PublicSocket::Udp(socket), address)
+            }),
+        };
+        let bound = bound.map(|(socket, address)| Self { socket, listen: Listen { transport, address } });
         bound.map_err(|source| ExposureError {
             listen: exposure.listen,
             device: Arc::clone(&exposure.device),
@@ -119,22 +141,28 @@ impl BoundExposure {
     /// Takes clients from now on.
     pub(crate) fn open(self, exposure: Exposure, way: Way, executor: &Executor<'static>) -> OpenExposure {
         let Exposure { device: name, service, listen, .. } = &exposure;
-        let level = if listen.port() == 0 { Level::Info } else { Level::Debug };
-        log!(level, "{service} of {name} is at {}", self.address);
+        let level = if listen.address.port() == 0 { Level::Info } else { Level::Debug };
+        log!(level, "{service} of {name} is at {}", self.listen);
         let shared = Arc::new(Shared {
-            address: self.address,
+            listen: self.listen,
             target: RwLock::new(Arc::new(Target { exposure, way })),
             counters: Counters::default(),
             turned_away: Paced::default(),
             failed: Paced::default(),
+            dropped: Paced::default(),
+            failed_at: Mutex::default(),
         });
-        OpenExposure { _listening: executor.spawn(serve(Arc::clone(&shared), self.listener)), shared }
+        let listening = match self.socket {
+            PublicSocket::Tcp(listener) => executor.spawn(serve(Arc::clone(&shared), listener)),
+            PublicSocket::Udp(socket) => executor.spawn(Arc::new(Clients::new(socket)).serve(Arc::clone(&shared))),
+        };
+        OpenExposure { _listening: listening, shared }
     }
 }
 
 impl OpenExposure {
     /// Where it was configured to listen.
-    pub(crate) fn configured(&self) -> SocketAddr {
+    pub(crate) fn configured(&self) -> Listen {
         self.shared.target().exposure.listen
     }
 
@@ -144,20 +172,21 @@ impl OpenExposure {
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.shared.address
+        self.shared.listen.address
     }
 
     pub(crate) fn status(&self) -> ExposureStatus {
         let (target, counters) = (self.shared.target(), &self.shared.counters);
         let exposure = &target.exposure;
         ExposureStatus {
-            listen: self.shared.address,
+            listen: self.shared.listen,
             device: exposure.device.to_string(),
             service: exposure.service.to_string(),
             open: counters.open.load(Relaxed),
             accepted: counters.accepted.load(Relaxed),
             turned_away: counters.turned_away.load(Relaxed),
             failed: counters.failed.load(Relaxed),
+            dropped: counters.dropped.load(Relaxed),
             bytes_in: counters.from_device.load(Relaxed),
             bytes_out: counters.to_device.load(Relaxed),
         }
@@ -169,37 +198,71 @@ async fn serve(shared: Arc<Shared>, listener: Async<TcpListener>) {
         match listener.accept().await {
             Ok((socket, peer)) => shared.serve(socket, peer),
             Err(error) => {
-                warn!("{} cannot take connections: {error}", shared.address);
+                warn!("{} cannot take connections: {error}", shared.listen);
                 Timer::after(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
+impl Target {
+    pub(super) fn exposure(&self) -> &Exposure {
+        &self.exposure
+    }
+}
+
 impl Shared {
-    fn target(&self) -> Arc<Target> {
+    pub(super) fn target(&self) -> Arc<Target> {
         Arc::clone(&self.target.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn serve(self: &Arc<Self>, socket: Async<TcpStream>, peer: SocketAddr) {
-        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let counters = &self.counters;
-        counters.accepted.fetch_add(1, Relaxed);
         let target = self.target();
-        let Target { exposure, way } = &*target;
-        if let Some(reason) = self.objection(exposure, peer) {
-            counters.turned_away.fetch_add(1, Relaxed);
-            if let Some(hidden) = self.turned_away.admit(reason.kind(), Instant::now()) {
-                let Exposure { device, service, .. } = exposure;
-                warn!("{peer} turned away from {service} of {device} at {}: {reason}{hidden}", self.address);
-            }
+        let exposure = &target.exposure;
+        if let Some(objection) = self.not_allowed(exposure, peer).or_else(|| self.too_many(exposure)) {
+            self.turn_away(exposure, peer, &objection);
             return reset(Io::Tcp(socket));
         }
-        let io = match SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE).and_then(|()| Io::tcp(socket)) {
-            Ok(io) => io,
-            Err(error) => return debug!("{peer} left at once: {error}"),
-        };
-        counters.open.fetch_add(1, Relaxed);
+        match SockRef::from(&socket).set_tcp_keepalive(&KEEPALIVE).and_then(|()| Io::tcp(socket)) {
+            Ok(io) => self.open(&target, io, peer),
+            Err(error) => {
+                self.counters.accepted.fetch_add(1, Relaxed);
+                debug!("{} left at once: {error}", canonical(peer));
+            }
+        }
+    }
+
+    pub(super) fn not_allowed(&self, exposure: &Exposure, peer: SocketAddr) -> Option<Objection> {
+        let allow = exposure.allow.as_ref()?;
+        let allowed = allow.iter().any(|network| network.contains(peer.ip()));
+        (!allowed).then_some(Objection::NotAllowed)
+    }
+
+    fn too_many(&self, exposure: &Exposure) -> Option<Objection> {
+        let most = exposure.max_connections?;
+        (self.open_streams() >= most).then_some(Objection::TooMany { most })
+    }
+
+    /// Streams of clients, those that are ending included.
+    pub(super) fn open_streams(&self) -> usize {
+        self.counters.open.load(Relaxed)
+    }
+
+    /// A client is not let in.
+    pub(super) fn turn_away(&self, exposure: &Exposure, peer: SocketAddr, objection: &Objection) {
+        self.counters.accepted.fetch_add(1, Relaxed);
+        self.counters.turned_away.fetch_add(1, Relaxed);
+        if let Some(hidden) = self.turned_away.admit(objection.kind(), Instant::now()) {
+            let (Exposure { device, service, .. }, peer) = (exposure, canonical(peer));
+            warn!("{peer} turned away from {service} of {device} at {}: {objection}{hidden}", self.listen);
+        }
+    }
+
+    /// A client is let in, by `io`.
+    pub(super) fn open(self: &Arc<Self>, target: &Target, io: Io, peer: SocketAddr) {
+        let (Target { exposure, way }, peer) = (target, canonical(peer));
+        self.counters.accepted.fetch_add(1, Relaxed);
+        self.counters.open.fetch_add(1, Relaxed);
         let (shared, name, service) = (Arc::clone(self), Arc::clone(&exposure.device), Arc::clone(&exposure.service));
         let on_end = Box::new(move |end: ClientEnd<'_>| shared.ended(&name, &service, peer, &end));
         let client = Client { service: Arc::clone(&exposure.service), io, on_end };
@@ -209,14 +272,29 @@ impl Shared {
         }
     }
 
-    fn objection(&self, exposure: &Exposure, peer: SocketAddr) -> Option<Objection> {
-        if let Some(allow) = &exposure.allow
-            && !allow.iter().any(|network| network.contains(peer.ip()))
-        {
-            return Some(Objection::NotAllowed);
+    /// Whether a client was not served a moment ago.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        failed_at.is_some_and(|at| now.saturating_duration_since(at) < REST)
+    }
+
+    fn fail(&self) {
+        self.counters.failed.fetch_add(1, Relaxed);
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// A datagram from or for a client was dropped.
+    pub(super) fn dropped(&self, peer: SocketAddr, dropped: Dropped) {
+        self.count_dropped(dropped.count());
+        if let Some(hidden) = self.dropped.admit(dropped.kind(), Instant::now()) {
+            let target = self.target();
+            let (Exposure { device, service, .. }, peer) = (&target.exposure, canonical(peer));
+            warn!("{service} of {device}: a datagram of client {peer} was dropped: {dropped}{hidden}");
         }
-        let most = exposure.max_connections?;
-        (self.counters.open.load(Relaxed) >= most).then_some(Objection::TooMany { most })
+    }
+
+    pub(super) fn count_dropped(&self, count: u64) {
+        self.counters.dropped.fetch_add(count, Relaxed);
     }
 
     fn ended(&self, device: &str, service: &str, peer: SocketAddr, end: &ClientEnd<'_>) {
@@ -225,17 +303,17 @@ impl Shared {
         let ended = match end {
             ClientEnd::Stream(ended) => ended,
             ClientEnd::Unreached(error) => {
-                counters.failed.fetch_add(1, Relaxed);
+                self.fail();
                 return self.unreached(device, service, peer, error);
             }
         };
         counters.from_device.fetch_add(ended.sent_by_device(), Relaxed);
         counters.to_device.fetch_add(ended.sent_to_device(), Relaxed);
-        let line = StreamLine { device, service, peer, ended };
+        let line = StreamLine { device, service, peer, ended, mode: self.listen.transport.mode() };
         match ended.end {
             End::Closed | End::Reset(ResetReason::ABORTED) | End::Local(ResetReason::ABORTED) => info!("{line}"),
             End::Reset(reason) | End::Local(reason) => {
-                counters.failed.fetch_add(1, Relaxed);
+                self.fail();
                 if let Some(hidden) = self.failed.admit(reason.0, Instant::now()) {
                     warn!("{line}{hidden}");
                 }
@@ -245,16 +323,25 @@ impl Shared {
 
     fn unreached(&self, device: &str, service: &str, peer: SocketAddr, error: &SenderError) {
         if let Some(hidden) = self.failed.admit(UNREACHED, Instant::now()) {
-            warn!("{service} of {device}: client {peer} closed: {error}{hidden}");
+            let became = match self.listen.transport {
+                Transport::Tcp => "closed",
+                Transport::Udp => "not served, what it sends is dropped",
+            };
+            warn!("{service} of {device}: client {peer} {became}: {error}{hidden}");
         }
     }
+}
+
+/// An IPv4 address that came mapped into IPv6 is shown, and judged, as what it is.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
 /// A kind of [`Paced`] lines that is no reset reason.
 const UNREACHED: u8 = u8::MAX;
 
 /// Why a client is turned away.
-enum Objection {
+pub(super) enum Objection {
     NotAllowed,
     TooMany { most: usize },
 }
@@ -283,11 +370,12 @@ struct StreamLine<'a> {
     service: &'a str,
     peer: SocketAddr,
     ended: &'a Ended,
+    mode: Mode,
 }
 
 impl fmt::Display for StreamLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { device, service, peer, ended } = self;
+        let Self { device, service, peer, ended, mode } = self;
         write!(
             f,
             "{service} of {device}: client {peer} ended after {:.3} s, {} bytes in, {} bytes out: ",
@@ -299,8 +387,8 @@ impl fmt::Display for StreamLine<'_> {
             End::Closed => f.write_str("closed"),
             End::Local(ResetReason::ABORTED) => f.write_str("aborted by the client"),
             End::Reset(ResetReason::ABORTED) => f.write_str("aborted by the service"),
-            End::Local(reason) => write!(f, "{reason}{}", Advice { reason, service }),
-            End::Reset(reason) => write!(f, "{reason} by the device{}", Advice { reason, service }),
+            End::Local(reason) => write!(f, "{reason}{}", Advice { reason, service, mode: *mode }),
+            End::Reset(reason) => write!(f, "{reason} by the device{}", Advice { reason, service, mode: *mode }),
         }
     }
 }
@@ -309,6 +397,8 @@ impl fmt::Display for StreamLine<'_> {
 pub(crate) struct Advice<'a> {
     pub(crate) reason: ResetReason,
     pub(crate) service: &'a str,
+    /// What the stream was to carry.
+    pub(crate) mode: Mode,
 }
 
 impl fmt::Display for Advice<'_> {
@@ -330,6 +420,10 @@ impl fmt::Display for Advice<'_> {
                     "; raise `streams` in [gateway.memory] or in the agent's [memory], or max-streams of the service"
                 )
             }
+            ResetReason::WRONG_MODE if self.mode == Mode::Stream => {
+                f.write_str("; it takes datagrams, for an exposure with listen = \"udp:ADDRESS:PORT\"")
+            }
+            ResetReason::WRONG_MODE => f.write_str("; it takes a stream, for an exposure whose `listen` has no udp:"),
             _ => Ok(()),
         }
     }
@@ -338,7 +432,7 @@ impl fmt::Display for Advice<'_> {
 /// A public port that cannot be had.
 #[derive(Debug)]
 pub struct ExposureError {
-    listen: SocketAddr,
+    listen: Listen,
     device: Arc<str>,
     service: Arc<str>,
     source: io::Error,

@@ -18,7 +18,7 @@ use smol::future::or;
 use umbilical_link::bridge::{Bridge, Bridged};
 use umbilical_link::byte_stream::{ByteStream, StreamError};
 use umbilical_link::{Ended, Io};
-use umbilical_mux::{End, ResetReason};
+use umbilical_mux::{End, Mode, ResetReason};
 use umbilical_relay_protocol::{PortMode, PreambleHead, PreambleReply};
 
 use super::device::{Client, ClientEnd, Common, reset};
@@ -49,7 +49,7 @@ impl Foreign {
 
     async fn join(self, client: Client) {
         let Client { service, io, on_end } = client;
-        let stream = match Box::pin(self.dial()).await {
+        let stream = match Box::pin(self.dial(io.mode())).await {
             Ok(stream) => stream,
             Err(error) => {
                 reset(io);
@@ -78,12 +78,16 @@ impl Foreign {
         Bridge::new(stream, io, settings.keep_alive.ping_after)
     }
 
-    async fn dial(&self) -> Result<ByteStream, SenderError> {
+    async fn dial(&self, mode: Mode) -> Result<ByteStream, SenderError> {
         let sender = Arc::clone(&self.common.settings.read().unwrap_or_else(PoisonError::into_inner).sender);
         let mut stream = ByteStream::new(sender.dial_plain(&self.name).await?);
         if let ListenerKind::Azbridge(port) = &self.kind {
+            let mode = match mode {
+                Mode::Stream => PortMode::Stream,
+                Mode::Datagram => PortMode::Datagram,
+            };
             let refused = |reason| SenderError::NoPort { port: port.to_string(), reason };
-            match deadline::within(PREAMBLE_WITHIN, ask_for(&mut stream, port)).await {
+            match deadline::within(PREAMBLE_WITHIN, ask_for(&mut stream, port, mode)).await {
                 Some(Ok(())) => {}
                 Some(Err(reason)) => return Err(refused(reason)),
                 None => return Err(refused(format!("no answer came within {} s", PREAMBLE_WITHIN.as_secs()))),
@@ -104,8 +108,8 @@ impl Foreign {
 }
 
 /// Says azbridge's preamble and hears the answer.
-async fn ask_for(stream: &mut ByteStream, port: &str) -> Result<(), String> {
-    let head = PreambleHead::new(PortMode::Stream, port).ok_or("its name is longer than 255 bytes")?;
+async fn ask_for(stream: &mut ByteStream, port: &str, mode: PortMode) -> Result<(), String> {
+    let head = PreambleHead::new(mode, port).ok_or("its name is longer than 255 bytes")?;
     let mut reply = [0; PreambleReply::BYTES];
     let asked = async {
         stream.write(&head.encode()).await?;
@@ -122,7 +126,7 @@ async fn ask_for(stream: &mut ByteStream, port: &str) -> Result<(), String> {
         Err(error) => return Err(error.to_string()),
     }
     match PreambleReply::parse(reply) {
-        Some(PreambleReply::Accepted(PortMode::Stream)) => Ok(()),
+        Some(PreambleReply::Accepted(accepted)) if accepted == mode => Ok(()),
         Some(reply) => Err(reply.to_string()),
         None => Err("its answer is none of azbridge's; check who listens there".to_owned()),
     }

@@ -5,12 +5,12 @@
 //! | file | owns |
 //! | --- | --- |
 //! | `exposures` | public ports: who may connect, where they lead |
+//! | `udp`, `udp_socket` | the clients of a public UDP port; its socket |
 //! | `device` | a device as exposures see it; how it is doing |
 //! | `keeper` | a device's task: its session, its links, the clients that wait for one |
 //! | `foreign` | listeners that are no agent: a rendezvous for each client |
 //! | `sender` | dialling a device at its relay |
 //! | `backoff` | when to dial again |
-//! | `paced` | log lines that strangers can cause |
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use log::{info, warn};
 use smol::Executor;
 use umbilical_link::KeepAlive;
 
-use crate::config::{GatewayConfig, ListenerKind, RelayChoice};
+use crate::config::{GatewayConfig, Listen, ListenerKind, RelayChoice};
 use crate::deadline;
 use crate::relay::Relay;
 use crate::relay::signal::Signal;
@@ -31,8 +31,9 @@ pub(crate) mod device;
 mod exposures;
 pub(crate) mod foreign;
 mod keeper;
-mod paced;
 mod sender;
+mod udp;
+mod udp_socket;
 
 use device::{Common, Device, Settings, State};
 use exposures::{BoundExposure, OpenExposure, Way};
@@ -213,9 +214,9 @@ impl BoundExposures {
 }
 
 /// A configured address, and its number among its likes: several exposures may leave their port to the system.
-type Place = (SocketAddr, usize);
+type Place = (Listen, usize);
 
-fn places(addresses: impl Iterator<Item = SocketAddr>) -> Vec<Place> {
+fn places(addresses: impl Iterator<Item = Listen>) -> Vec<Place> {
     let mut seen = HashMap::new();
     let number = |address| {
         let count: &mut usize = seen.entry(address).or_default();

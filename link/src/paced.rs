@@ -7,32 +7,38 @@ use std::time::{Duration, Instant};
 /// Lines of the same kind are this far apart.
 const APART: Duration = Duration::from_secs(10);
 
-/// Lines about one thing. A line of another kind than the one before is always let through.
+/// Lines about one thing, of a few kinds that are each paced by themselves.
 #[derive(Debug, Default)]
-pub(crate) struct Paced {
-    state: Mutex<State>,
+pub struct Paced {
+    kinds: Mutex<Vec<Kind>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    last: Option<(u8, Instant)>,
+#[derive(Debug)]
+struct Kind {
+    number: u8,
+    said_at: Instant,
     hidden: u64,
 }
 
 /// Lines that were not logged, as the end of the one that is.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Hidden(u64);
+pub struct Hidden(u64);
 
 impl Paced {
     /// Whether a line of this kind may be logged `now`, and how many were not since the last one that was.
-    pub(crate) fn admit(&self, kind: u8, now: Instant) -> Option<Hidden> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|(last, at)| last == kind && now.saturating_duration_since(at) < APART) {
-            state.hidden += 1;
+    #[must_use]
+    pub fn admit(&self, kind: u8, now: Instant) -> Option<Hidden> {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(kind) = kinds.iter_mut().find(|known| known.number == kind) else {
+            kinds.push(Kind { number: kind, said_at: now, hidden: 0 });
+            return Some(Hidden(0));
+        };
+        if now.saturating_duration_since(kind.said_at) < APART {
+            kind.hidden += 1;
             return None;
         }
-        state.last = Some((kind, now));
-        Some(Hidden(std::mem::take(&mut state.hidden)))
+        kind.said_at = now;
+        Some(Hidden(std::mem::take(&mut kind.hidden)))
     }
 }
 
@@ -58,7 +64,10 @@ mod tests {
         }
         assert_eq!(paced.admit(1, start + APART), Some(Hidden(500)));
         assert_eq!(paced.admit(1, start + APART), None);
-        assert_eq!(paced.admit(2, start + APART), Some(Hidden(1)));
+        // other kinds are neither hidden by it nor do they bring it back
+        assert_eq!(paced.admit(2, start + APART), Some(Hidden(0)));
+        assert_eq!(paced.admit(1, start + APART), None);
+        assert_eq!(paced.admit(1, start + 2 * APART), Some(Hidden(2)));
         assert_eq!(Hidden(500).to_string(), " (and 500 more like this before)");
         assert_eq!(Hidden(0).to_string(), "");
     }
