@@ -16,6 +16,8 @@ programs=(
     pgbench:postgresql initdb:postgresql
     iperf3:iperf3
     tinyproxy:tinyproxy-bin
+    dnsmasq:dnsmasq-base dig:bind9-dnsutils
+    snmpd:snmpd snmpget:snmp
     curl:curl
     node:nodejs npm:npm
     python3:python3 pip3:python3-pip
@@ -57,6 +59,7 @@ install_packages() {
             case "$file" in
                 nginx-light) systemctl disable nginx ;;
                 openssh-server) systemctl disable ssh ;;
+                snmpd) systemctl disable snmpd ;;
             esac
         done >/dev/null 2>&1 || true
     fi

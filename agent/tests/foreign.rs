@@ -12,7 +12,7 @@ use async_tungstenite::{
 };
 use log::Level;
 use smol::{
-    Async, future,
+    Async, Timer, future,
     io::{AsyncReadExt, AsyncWriteExt},
     stream::StreamExt,
 };
@@ -24,6 +24,7 @@ use support::{
 };
 use umbilical_agent::sys::Request;
 use umbilical_link::transport::Transport;
+use umbilical_mux::MAX_DATAGRAM;
 
 type Sender = WebSocketStream<Transport>;
 
@@ -242,13 +243,14 @@ fn a_service_that_speaks_first_is_heard() {
     });
 }
 
-/// A world in which azbridge's senders may name the echo service `ssh`, a service `dead`, or one at a Unix socket.
+/// A world in which azbridge's senders may name the echo service `ssh`, a service `dead`, or the UDP echo service `mail`.
 fn with_azbridge(script: impl AsyncFnOnce(&World, &mut Control, u16)) {
     World::run("", async |world| {
-        let (port, nobody) = (world.echo(), closed_port());
+        let (port, nobody, mail) = (world.echo(), closed_port(), world.udp_echo());
         world.configure(&format!(
             "services.ssh.target = 'tcp:127.0.0.1:{port}'\nservices.dead.target = 'tcp:127.0.0.1:{nobody}'\n\
-             foreign.azbridge = true\n"
+             services.mail.target = 'udp:127.0.0.1:{mail}'\nservices.mail.idle-timeout = '1s'\n\
+             foreign.azbridge = true\nforeign.connections = 2\n"
         ));
         world.request(Request::Reload);
         let mut control = world.relay.listener().await;
@@ -309,6 +311,8 @@ fn azbridge_is_refused_in_its_own_words() {
             (b"GET / HTTP/1.1\r\n", &[0, 0, 0], "refused, it does not speak azbridge's preamble"),
             // datagrams of a service that takes a stream
             (&[1, 0, 1, 3, b's', b's', b'h'], &[0, 0, 0xFF], "refused, it asked service ssh for datagrams"),
+            // and a stream of one that takes datagrams
+            (&[1, 0, 0, 4, b'm', b'a', b'i', b'l'], &[0, 0, 1], "refused, it asked service mail for a stream"),
             // no such port: not a word
             (&[1, 0, 0, 3, b'S', b'S', b'H'], &[], "refused, it asked for the port \"SSH\""),
             (&[1, 0, 0, 0], &[], "refused, it asked for the port \"\""),
@@ -339,6 +343,62 @@ fn azbridge_is_accepted_before_its_service_is_dialled() {
                 assert_eq!((u16::from(frame.code), &*frame.reason), (1011, "service dead: refused"));
             }
             other => panic!("expected a close frame, got {other:?}"),
+        }
+    });
+}
+
+/// A sender that has been given the UDP echo service.
+async fn datagrams(world: &World, control: &mut Control) -> Sender {
+    let mut sender = sender(world, control, "").await;
+    say(&mut sender, &[&[1, 0, 1, 4], b"mail"]).await;
+    assert_eq!(hear(&mut sender).await, Some(Message::binary(&[1_u8, 0, 1][..])));
+    sender
+}
+
+fn framed(datagram: &[u8]) -> Vec<u8> {
+    [&u16::try_from(datagram.len()).unwrap().to_be_bytes()[..], datagram].concat()
+}
+
+#[test]
+fn azbridges_datagrams_come_back_with_their_borders_whatever_the_messages() {
+    with_azbridge(async |world, control, _| {
+        let mut sender = datagrams(world, control).await;
+        for length in [0, 1, 1_472, MAX_DATAGRAM] {
+            let message = framed(&noise(length));
+            say(&mut sender, &[&message]).await;
+            assert!(hear(&mut sender).await == Some(Message::binary(message)), "{length} bytes came back changed");
+        }
+        // two in one message, and one byte by byte
+        say(&mut sender, &[&[framed(b"one"), framed(b"two")].concat()]).await;
+        for byte in framed(b"three") {
+            say(&mut sender, &[&[byte]]).await;
+        }
+        for word in [&b"one"[..], b"two", b"three"] {
+            assert_eq!(hear(&mut sender).await, Some(Message::binary(framed(word))));
+        }
+        // more than a datagram may have: skipped to its end
+        say(&mut sender, &[&framed(&noise(MAX_DATAGRAM + 1)), &framed(&noise(65_535)), &framed(b"next")]).await;
+        assert_eq!(hear(&mut sender).await, Some(Message::binary(framed(b"next"))));
+        logs::line(Level::Warn, "a datagram of 16313 bytes from the cloud was dropped").await;
+    });
+}
+
+#[test]
+fn azbridges_datagrams_end_with_their_sender_and_not_before() {
+    with_azbridge(async |world, control, _| {
+        let mut sender = datagrams(world, control).await;
+        let mut other = datagrams(world, control).await;
+        // longer than the service's own streams may be silent: azbridge would not hear of the end
+        Timer::after(Duration::from_millis(1_500)).await;
+        say(&mut sender, &[&framed(b"still here")]).await;
+        assert_eq!(hear(&mut sender).await, Some(Message::binary(framed(b"still here"))));
+        finish(sender).await;
+        logs::line(Level::Debug, "bridge to mail ended: closed by both sides").await;
+        // its seat is free
+        let mut third = datagrams(world, control).await;
+        for sender in [&mut other, &mut third] {
+            say(sender, &[&framed(b"hello")]).await;
+            assert_eq!(hear(sender).await, Some(Message::binary(framed(b"hello"))));
         }
     });
 }

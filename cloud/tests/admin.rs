@@ -59,7 +59,7 @@ fn figures_of_devices_and_exposures() {
         })
         .await;
         let listen = exposure_of(&cloud, 1).to_string();
-        let expected = json!({"listen": listen, "device": "d1", "service": "echo", "open": 0, "accepted": 1, "turned_away": 0, "failed": 0, "bytes_in": 5, "bytes_out": 5});
+        let expected = json!({"listen": listen, "device": "d1", "service": "echo", "open": 0, "accepted": 1, "turned_away": 0, "failed": 0, "dropped": 0, "bytes_in": 5, "bytes_out": 5});
         assert_eq!(exposures[1], expected);
         assert_eq!(exposures[0]["device"], "d2");
     });

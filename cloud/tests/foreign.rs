@@ -6,20 +6,21 @@
 mod support;
 mod world;
 
-use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, UdpSocket};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::Message;
+use smol::Async;
 use smol::future::zip;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::StreamExt;
 use support::{Listener, Socket, TestRelay, message, opened, target_of};
-use umbilical_cloud::config::{Exposure, GatewayConfig, ListenerKind, RelayChoice};
+use umbilical_cloud::config::{Exposure, GatewayConfig, Listen, ListenerKind, RelayChoice, Transport};
 use umbilical_cloud::connect::{Outcome, Route, code};
 use umbilical_cloud::gateway::Gateway;
 use umbilical_link::Io;
-use umbilical_mux::Shape;
+use umbilical_mux::{MAX_DATAGRAM, Shape};
 use world::{
     Client, Folder, agent, echo, elsewhere, embedded, eventually, expose, exposure_of, linked, must_reset, pattern,
     relay_of, try_echo,
@@ -27,14 +28,19 @@ use world::{
 
 /// A gateway of `relay` with one exposure of `device`.
 fn gateway(relay: &TestRelay, listener: ListenerKind) -> (Gateway, SocketAddr) {
+    gateway_at(relay, listener, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
+}
+
+/// The same at that address.
+fn gateway_at(relay: &TestRelay, listener: ListenerKind, listen: Listen) -> (Gateway, SocketAddr) {
     let exposure = Exposure {
-        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into(),
+        listen,
         device: "device".into(),
         service: "echo".into(),
         listener,
         allow: None,
         max_connections: None,
-        idle_timeout: Duration::from_secs(60),
+        idle_timeout: Duration::from_secs(2),
     };
     let config = GatewayConfig {
         relay: RelayChoice::Embedded,
@@ -108,7 +114,7 @@ fn our_own_agent_may_be_reached_as_a_foreign_listener() {
             let mut client = Client::connect(address).await;
             client.round_trip(b"hello").await;
             let bytes = pattern(3_000_000);
-            let mut writer = smol::Async::new(client.0.get_ref().try_clone().unwrap()).unwrap();
+            let mut writer = Async::new(client.0.get_ref().try_clone().unwrap()).unwrap();
             let say = async {
                 writer.write_all(&bytes).await.unwrap();
                 writer.get_ref().shutdown(Shutdown::Write).unwrap();
@@ -204,6 +210,113 @@ fn a_port_without_a_name_is_asked_for_without_an_empty_message() {
     });
 }
 
+/// A UDP port that asks azbridge for `161U`.
+fn udp_gateway(relay: &TestRelay) -> (Gateway, SocketAddr) {
+    let listen = Listen { transport: Transport::Udp, address: (Ipv4Addr::LOCALHOST, 0).into() };
+    gateway_at(relay, ListenerKind::Azbridge("161U".into()), listen)
+}
+
+fn udp_client(address: SocketAddr) -> Async<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.connect(address).unwrap();
+    Async::new(socket).unwrap()
+}
+
+fn framed(datagram: &[u8]) -> Vec<u8> {
+    [&u16::try_from(datagram.len()).unwrap().to_be_bytes()[..], datagram].concat()
+}
+
+#[test]
+fn azbridge_is_asked_for_datagrams_by_each_client_of_a_udp_port() {
+    world::run(async {
+        let relay = support::start(&support::config());
+        let mut listener = relay.listen("device").await;
+        let (gateway, address) = udp_gateway(&relay);
+        let mut rendezvous = Vec::new();
+        for _ in 0..2 {
+            let client = udp_client(address);
+            // what comes before the answer waits for it
+            for datagram in [&b"one"[..], b"", &[7; MAX_DATAGRAM]] {
+                client.send(datagram).await.unwrap();
+            }
+            let mut theirs = accept(&relay, &mut listener).await;
+            assert_eq!(message(&mut theirs).await, Message::binary(&[1_u8, 0, 1, 4][..]));
+            assert_eq!(message(&mut theirs).await, Message::binary(&b"161U"[..]));
+            theirs.send(Message::binary(&[1_u8, 0, 1][..])).await.unwrap();
+            for datagram in [&b"one"[..], b"", &[7; MAX_DATAGRAM]] {
+                assert!(message(&mut theirs).await == Message::binary(framed(datagram)), "something else was sent");
+            }
+            rendezvous.push((client, theirs));
+        }
+        for (client, theirs) in &mut rendezvous {
+            theirs.send(Message::binary([framed(b"two"), framed(b"")].concat())).await.unwrap();
+            theirs.send(Message::binary(framed(&[1; MAX_DATAGRAM + 1]))).await.unwrap();
+            theirs.send(Message::binary(framed(&[9; MAX_DATAGRAM]))).await.unwrap();
+            for datagram in [&b"two"[..], b"", &[9; MAX_DATAGRAM]] {
+                let mut buffer = vec![0; 65_536];
+                let count = client.recv(&mut buffer).await.unwrap();
+                assert!(buffer[..count] == *datagram, "something else came back");
+            }
+        }
+        assert_eq!(gateway.exposures()[0].dropped, 2);
+        // silence is the end, and not answered by azbridge
+        for (_, theirs) in &mut rendezvous {
+            match message(theirs).await {
+                Message::Close(Some(frame)) => assert_eq!((u16::from(frame.code), &*frame.reason), (1000, "Shutdown")),
+                other => panic!("expected a close frame, got {other:?}"),
+            }
+        }
+        eventually("the end of both clients", || async { (gateway.exposures()[0].open == 0).then_some(()) }).await;
+        assert_eq!((gateway.exposures()[0].accepted, gateway.exposures()[0].failed), (2, 0));
+    });
+}
+
+#[test]
+fn an_answer_that_is_no_yes_costs_a_client_its_datagrams() {
+    world::run(async {
+        let relay = support::start(&support::config());
+        let mut listener = relay.listen("device").await;
+        let (gateway, address) = udp_gateway(&relay);
+        let client = udp_client(address);
+        for (failed, answer) in (1..).zip([&[1_u8, 0, 0][..], &[0, 0, 0xFF]]) {
+            // after a failure the port rests for a moment
+            let asking = async {
+                loop {
+                    client.send(b"anybody?").await.unwrap();
+                    smol::Timer::after(Duration::from_millis(50)).await;
+                }
+            };
+            let mut theirs = smol::future::or(accept(&relay, &mut listener), asking).await;
+            theirs.send(Message::binary(answer.to_vec())).await.unwrap();
+            eventually("the failure", || async { (gateway.exposures()[0].failed == failed).then_some(()) }).await;
+        }
+    });
+}
+
+#[test]
+fn our_agent_understands_our_gateway_as_azbridge_with_datagrams() {
+    world::run(async {
+        let folder = Folder::new();
+        let service = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = service.local_addr().unwrap().port();
+        let text = embedded(&[("d1", "bridge")]).replace("\"127.0.0.1:0\"\ndevice", "\"udp:127.0.0.1:0\"\ndevice");
+        let cloud = folder.start(&format!("{text}azbridge = \"{port}U\"\n"));
+        let mail = format!("[services.mail]\ntarget = \"udp:127.0.0.1:{port}\"\n[foreign]\nazbridge = true\n");
+        let _device = folder.start_device("d1", &(agent("d1", relay_of(&cloud), &[("one", echo())]) + &mail));
+        let listening = || async { (cloud.relay().unwrap().metrics().listeners.load(Relaxed) == 1).then_some(()) };
+        eventually("the listener", listening).await;
+        let (client, service) = (udp_client(exposure_of(&cloud, 0)), Async::new(service).unwrap());
+        let mut buffer = vec![0; 65_536];
+        for length in [0, 1, MAX_DATAGRAM] {
+            client.send(&pattern(length)).await.unwrap();
+            let (count, peer) = service.recv_from(&mut buffer).await.unwrap();
+            service.send_to(&buffer[..count], peer).await.unwrap();
+            let count = client.recv(&mut buffer).await.unwrap();
+            assert!(buffer[..count] == pattern(length), "something else came back");
+        }
+    });
+}
+
 #[test]
 fn an_answer_that_is_no_yes_closes_the_client() {
     world::run(async {
@@ -219,7 +332,7 @@ fn an_answer_that_is_no_yes_closes_the_client() {
             theirs.close(None).await.unwrap();
             client.must_be_reset().await;
         }
-        assert_eq!(gateway.exposures()[0].failed, 6);
+        eventually("six failures", || async { (gateway.exposures()[0].failed == 6).then_some(()) }).await;
     });
 }
 
@@ -274,7 +387,7 @@ fn cloud_config(folder: &Folder, relay: SocketAddr) -> umbilical_cloud::config::
 /// Says hello over a route: how it ended and what came back.
 async fn over(route: Route) -> (Outcome, Vec<u8>) {
     let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
-    let (mut near, far) = (smol::Async::new(near).unwrap(), smol::Async::new(far).unwrap());
+    let (mut near, far) = (Async::new(near).unwrap(), Async::new(far).unwrap());
     let talk = async {
         let mut back = Vec::new();
         let said = near.write_all(b"hello").await;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
-use umbilical_cloud::config::{Auth, Config, ListenerKind, RelayChoice};
+use umbilical_cloud::config::{Auth, Config, ListenerKind, RelayChoice, Transport};
 use umbilical_cloud::relay::config::{Deadlines, KeySource};
 use umbilical_relay_protocol::{RelayUrl, Right};
 
@@ -137,6 +137,8 @@ fn the_example_loads_and_shows_the_defaults() {
         "max-connections = 100",
         "plain = false",
         "azbridge = ",
+        "max-connections = 32",
+        "idle-timeout",
     ]
     .iter()
     .fold(all, |text, key| {
@@ -148,6 +150,7 @@ fn the_example_loads_and_shows_the_defaults() {
     let (one, other) = (config.gateway.unwrap(), full.gateway.unwrap());
     assert_eq!((one.shape, one.resume_for, one.drain_for), (other.shape, other.resume_for, other.drain_for));
     assert_eq!(one.keep_alive, other.keep_alive);
+    assert_eq!(one.exposures[1], other.exposures[1]);
     let (one, other) = (config.relay.unwrap().config, full.relay.unwrap().config);
     assert_eq!((one.limits, one.deadlines), (other.limits, other.deadlines));
     assert_eq!((one.issuers.len(), other.issuers[0].issuer.grants.len()), (0, 1));
@@ -183,7 +186,9 @@ fn both_halves_become_what_they_say() {
          [gateway]\nkeep-alive = 'metered'\nresume-for = '5m'\ndrain-for = '30s'\n[gateway.memory]\nreplay = '2M'\nreceive = 65536\nstreams = 16\n\
          {EXPOSE}allow = ['10.0.0.0/8', '::1']\nmax-connections = 3\n\
          [[gateway.expose]]\nlisten = '127.0.0.1:1'\ndevice = 'd1'\nservice = 'x'\nplain = true\n\
-         [[gateway.expose]]\nlisten = '127.0.0.1:2'\ndevice = 'd1'\nservice = 'x'\nplain = false\nazbridge = 'Some port'\n",
+         [[gateway.expose]]\nlisten = '127.0.0.1:2'\ndevice = 'd1'\nservice = 'x'\nplain = false\nazbridge = 'Some port'\n\
+         [[gateway.expose]]\nlisten = 'udp:127.0.0.1:2222'\ndevice = 'd1'\nservice = 'x'\nazbridge = '161U'\nidle-timeout = '5m'\n\
+         [[gateway.expose]]\nlisten = 'udp:127.0.0.1:2'\ndevice = 'd1'\nservice = 'x'\nmax-connections = 4096\n",
         RELAY.replace("[relay]\n", "[relay]\nresponse-timeout = '5m'\n")
     );
     let (config, warnings) = folder.load(&text).unwrap();
@@ -211,7 +216,15 @@ fn both_halves_become_what_they_say() {
     assert_eq!((&*exposure.device, &*exposure.service, exposure.max_connections), ("d1", "ssh", Some(3)));
     let listeners: Vec<_> = gateway.exposures.iter().map(|exposure| exposure.listener.clone()).collect();
     let azbridge = ListenerKind::Azbridge("Some port".into());
-    assert_eq!(listeners, [ListenerKind::Agent, ListenerKind::Plain, azbridge]);
+    let datagrams = ListenerKind::Azbridge("161U".into());
+    assert_eq!(listeners, [ListenerKind::Agent, ListenerKind::Plain, azbridge, datagrams, ListenerKind::Agent]);
+    // a number may be used twice, and who forges addresses is never let in without bound
+    let (tcp, udp) = (&gateway.exposures[0], &gateway.exposures[3]);
+    assert_eq!((tcp.listen.transport, udp.listen.transport), (Transport::Tcp, Transport::Udp));
+    assert_eq!(tcp.listen.address, udp.listen.address);
+    assert_eq!((udp.max_connections, udp.idle_timeout), (Some(32), Duration::from_secs(300)));
+    let udp = &gateway.exposures[4];
+    assert_eq!((udp.max_connections, udp.idle_timeout), (Some(4096), Duration::from_secs(60)));
     let allow = exposure.allow.as_ref().unwrap();
     assert!(allow[0].contains("10.1.2.3".parse().unwrap()) && !allow[1].contains("::2".parse().unwrap()));
 }
@@ -431,6 +444,36 @@ fn what_is_wrong_has_a_line_and_says_what_was_expected() {
         ),
         (
             &both,
+            "listen = \"127.0.0.1:2222\"",
+            "listen = \"udp:2222\"",
+            "@cloud.toml:15: expected ADDRESS:PORT, such as 0.0.0.0:443 or [::]:443, or udp:ADDRESS:PORT, found \"udp:2222\"",
+        ),
+        (
+            &both,
+            "service =",
+            "idle-timeout = '60s'\nservice =",
+            "@cloud.toml:17: `gateway.expose.idle-timeout`: expected `listen` of \"udp:ADDRESS:PORT\" beside it, found \"127.0.0.1:2222\"",
+        ),
+        (
+            &both,
+            "listen = \"127.0.0.1:2222\"",
+            "idle-timeout = '0s'\nlisten = \"udp:127.0.0.1:2222\"",
+            "@cloud.toml:15: `gateway.expose.idle-timeout`: expected 1s to 24h, such as \"60s\", found \"0s\"",
+        ),
+        (
+            &both,
+            "listen = \"127.0.0.1:2222\"",
+            "max-connections = 4097\nlisten = \"udp:127.0.0.1:2222\"",
+            "@cloud.toml:15: `gateway.expose.max-connections`: expected a number from 1 to 4096 for a UDP port, found \"4097\"",
+        ),
+        (
+            &both,
+            "listen = \"127.0.0.1:2222\"",
+            "plain = true\nlisten = \"udp:127.0.0.1:2222\"",
+            "@cloud.toml:15: `gateway.expose.plain`: expected `listen` without udp: beside it",
+        ),
+        (
+            &both,
             "service =",
             "plain = true\nazbridge = '22'\nservice =",
             "`gateway.expose.azbridge`: expected no `plain` beside it, they exclude each other, found \"plain = true\"",
@@ -607,6 +650,11 @@ fn what_is_odd_is_told() {
     for public in ["0.0.0.0:2222", "[::]:2222", "203.0.113.1:2222", "[2001:db8::1]:2222"] {
         let warning = format!("everyone who can reach {public} can reach ssh of d1; add `allow` to name who may");
         assert_eq!(warnings(&open(public)), [warning]);
+        let datagrams = format!(
+            "everyone who can reach udp:{public} can reach ssh of d1, and have it answer somebody else, since UDP's addresses \
+             can be forged; add `allow` to name who may"
+        );
+        assert_eq!(warnings(&open(&format!("udp:{public}"))), [datagrams]);
         assert_eq!(warnings(&format!("{}allow = ['0.0.0.0/0']", open(public))), [] as [String; 0]);
     }
     for private in

@@ -44,6 +44,7 @@ pub enum Topology {
 pub struct Setup {
     topology: Topology,
     services: Vec<(String, SocketAddrV4)>,
+    udp_services: Vec<(String, SocketAddrV4)>,
     exposed_only: Vec<String>,
     proxy: Option<String>,
     http: Option<SocketAddrV4>,
@@ -54,14 +55,22 @@ pub struct Setup {
 impl Setup {
     /// Nothing yet.
     pub fn new(topology: Topology) -> Setup {
-        let (services, exposed_only, memory) = (Vec::new(), Vec::new(), String::new());
-        Setup { topology, services, exposed_only, proxy: None, http: None, memory, plain: None }
+        let (services, udp_services, exposed_only, memory) = (Vec::new(), Vec::new(), Vec::new(), String::new());
+        Setup { topology, services, udp_services, exposed_only, proxy: None, http: None, memory, plain: None }
     }
 
     /// A service of the device, and an exposure of it.
     #[must_use]
     pub fn service(mut self, name: &str, target: SocketAddrV4) -> Setup {
         self.services.push((name.to_owned(), target));
+        self
+    }
+
+    /// A UDP service of the device, and a UDP exposure of it: at the number of the TCP service's with the same target, if
+    /// there is one.
+    #[must_use]
+    pub fn udp_service(mut self, name: &str, target: SocketAddrV4) -> Setup {
+        self.udp_services.push((name.to_owned(), target));
         self
     }
 
@@ -107,8 +116,12 @@ impl Setup {
     pub fn write(self) -> Deployment {
         let folder = TempDir::new().expect("a temporary folder");
         let exposures = self.services.iter().map(|(name, _)| name).chain(&self.exposed_only);
-        let exposures = exposures.map(|name| (name.clone(), ports::free())).collect();
-        let mut deployment = Deployment { relay: ports::free(), exposures, setup: self, folder };
+        let exposures: Vec<_> = exposures.map(|name| (name.clone(), ports::free())).collect();
+        let beside = |target| self.services.iter().position(|(_, other)| *other == target).map(|at| exposures[at].1);
+        let udp_exposures = self.udp_services.iter();
+        let udp_exposures =
+            udp_exposures.map(|(name, target)| (name.clone(), beside(*target).unwrap_or_else(ports::free))).collect();
+        let mut deployment = Deployment { relay: ports::free(), exposures, udp_exposures, setup: self, folder };
         if deployment.setup.topology == Topology::Azure {
             deployment.setup.proxy = Some(format!("http://{}", deployment.relay));
         }
@@ -145,6 +158,7 @@ pub struct Deployment {
     /// Where the relay is to listen.
     pub relay: SocketAddrV4,
     exposures: Vec<(String, SocketAddrV4)>,
+    udp_exposures: Vec<(String, SocketAddrV4)>,
     setup: Setup,
     folder: TempDir,
 }
@@ -155,11 +169,11 @@ impl Deployment {
     /// # Panics
     /// The setup has no such service.
     pub fn exposure(&self, service: &str) -> SocketAddrV4 {
-        let found = self.exposures.iter().find(|(name, _)| name == service);
+        let found = self.exposures.iter().chain(&self.udp_exposures).find(|(name, _)| name == service);
         found.unwrap_or_else(|| panic!("{service} is not exposed here")).1
     }
 
-    /// All that the cloud side listens on.
+    /// All that the cloud side listens on by TCP.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddrV4> {
         self.exposures.iter().map(|&(_, address)| address).chain([self.relay])
     }
@@ -265,6 +279,9 @@ impl Deployment {
         for (name, target) in &self.setup.services {
             let _ = writeln!(text, "[services.{name}]\ntarget = \"tcp:{target}\"");
         }
+        for (name, target) in &self.setup.udp_services {
+            let _ = writeln!(text, "[services.{name}]\ntarget = \"udp:{target}\"");
+        }
         if let Some(service) = &self.setup.plain {
             let _ = writeln!(text, "[foreign]\nplain-service = \"{service}\"");
         }
@@ -302,10 +319,12 @@ impl Deployment {
 
     fn gateway_toml(&self, dialling: &str) -> String {
         let mut text = format!("[gateway]\n{dialling}");
-        for (service, address) in &self.exposures {
+        let udp = self.udp_exposures.iter().map(|(service, address)| (service, format!("udp:{address}")));
+        let tcp = self.exposures.iter().map(|(service, address)| (service, address.to_string()));
+        for (service, listen) in tcp.chain(udp) {
             let _ = writeln!(
                 text,
-                "[[gateway.expose]]\nlisten = \"{address}\"\ndevice = \"{DEVICE}\"\nservice = \"{service}\""
+                "[[gateway.expose]]\nlisten = \"{listen}\"\ndevice = \"{DEVICE}\"\nservice = \"{service}\""
             );
             if self.setup.plain.is_some() {
                 text.push_str("plain = true\n");

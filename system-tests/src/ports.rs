@@ -2,10 +2,10 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddrV4, TcpListener},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket},
 };
 
-/// A loopback address that nobody listens on.
+/// A loopback address that nobody listens on, by TCP or UDP.
 ///
 /// The port lies below the range that the kernel gives to outgoing connections: between this call and the program's own
 /// `bind` no client can be given it.
@@ -16,7 +16,7 @@ pub fn free() -> SocketAddrV4 {
     let end = first_ephemeral_port();
     (0..100)
         .map(|_| SocketAddrV4::new(Ipv4Addr::LOCALHOST, fastrand::u16(10_000..end)))
-        .find(|address| TcpListener::bind(address).is_ok())
+        .find(|address| TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok())
         .expect("a free port among a hundred between 10000 and the ephemeral range")
 }
 

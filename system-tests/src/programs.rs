@@ -1,9 +1,11 @@
 //! The programs on both ends of the tunnel, each run from a folder of its own with a configuration of its own.
 
 pub mod azurite;
+pub mod dnsmasq;
 pub mod iperf3;
 pub mod nginx;
 pub mod postgresql;
+pub mod snmpd;
 pub mod sshd;
 pub mod tinyproxy;
 pub mod web_service;

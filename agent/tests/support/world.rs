@@ -1,6 +1,11 @@
 //! A whole agent in this process, a relay that does what a script says, and gateways behind it.
 
-use std::{net::TcpListener, os::unix::net::UnixStream, rc::Rc, sync::Arc};
+use std::{
+    net::{TcpListener, UdpSocket},
+    os::unix::net::UnixStream,
+    rc::Rc,
+    sync::Arc,
+};
 
 use smol::{
     Async, LocalExecutor,
@@ -151,7 +156,23 @@ impl World {
         port
     }
 
-    /// The same on a socket that is already there.
+    /// A UDP service that does.
+    pub fn udp_echo(&self) -> u16 {
+        let socket = Async::<UdpSocket>::bind(([127, 0, 0, 1], 0)).unwrap();
+        let port = socket.get_ref().local_addr().unwrap().port();
+        let serve = async move {
+            let mut buffer = vec![0; 65_536];
+            loop {
+                // an answer to somebody who has left is an error of the next call
+                let Ok((count, peer)) = socket.recv_from(&mut buffer).await else { continue };
+                let _ = socket.send_to(&buffer[..count], peer).await;
+            }
+        };
+        self.executor.spawn(serve).detach();
+        port
+    }
+
+    /// The TCP one on a socket that is already there.
     pub fn serve_echo(&self, socket: Async<TcpListener>) {
         let executor = Rc::downgrade(&self.executor);
         let serve = async move {

@@ -8,9 +8,10 @@
 //!
 //! - A mailbox holds what the link has not taken: [`QUEUE_BYTES`] at most, the newest is dropped; and nothing for longer than
 //!   [`MAX_WAIT`], since nobody waits for the answer any more.
-//! - A client is one as long as something is said, either way. When there are as many as there may be, the one that is quiet
-//!   for the longest time makes room, if it is for [`QUIET`]. So a port that everybody asks once serves everybody, and one
-//!   that is flooded from forged addresses opens no more than `max-connections` streams every [`QUIET`].
+//! - A client is one as long as something is said, either way. When there are as many as there may be, the first that was
+//!   answered and has been quiet for [`ANSWERED`], or is quiet for [`QUIET`], makes room. So a port that everybody asks once
+//!   serves everybody, and one that is flooded from forged addresses opens no more than `max-connections` streams in that
+//!   time, and ends nobody's who is in conversation.
 //! - The gateway itself says nothing: an answer is the service's, and goes to who asked.
 //!
 //! Owns: who is a client, mailboxes, ends. Leaves to others: the socket (`udp_socket`), who may be one and where it leads
@@ -39,7 +40,9 @@ const QUEUE_BYTES: usize = 64 * 1024;
 /// How long a datagram may wait: as long as a resolver waits for an answer (resolv.conf(5), `timeout`).
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a client must be quiet before it makes room for another.
+/// How long a client must be quiet before it makes room for another: when the last word was the device's, and when it is
+/// still waited for.
+const ANSWERED: Duration = Duration::from_millis(250);
 const QUIET: Duration = Duration::from_secs(2);
 
 /// How long no new client is taken after one could not be served: the next one would fare no better.
@@ -75,6 +78,8 @@ struct Mail {
     /// When the times in the queue begin.
     since: Instant,
     active_at: Instant,
+    /// The last word was the device's.
+    answered: bool,
     ended: bool,
     reader: Option<Waker>,
 }
@@ -243,24 +248,23 @@ impl Table {
         if self.all_busy_until.is_some_and(|until| now < until) {
             return false;
         }
-        let active_at = |mailbox: &Arc<Mailbox>| mailbox.mail().active_at;
-        let Some(quietest) = self.mailboxes.values().min_by_key(|mailbox| active_at(mailbox)).cloned() else {
-            return false;
-        };
-        let until = active_at(&quietest) + QUIET;
+        let busy = self.mailboxes.values().map(|mailbox| (mailbox.mail().busy_until(), mailbox.origin));
+        let Some((until, origin)) = busy.min_by_key(|(until, _)| *until) else { return false };
         if now < until {
             self.all_busy_until = Some(until);
             return false;
         }
-        quietest.mail().end();
-        self.mailboxes.remove(&quietest.origin);
+        if let Some(quiet) = self.mailboxes.remove(&origin) {
+            quiet.mail().end();
+        }
         true
     }
 }
 
 impl Mailbox {
     fn new(origin: Origin, now: Instant) -> Self {
-        let mail = Mail { queue: VecDeque::new(), since: now, active_at: now, ended: false, reader: None };
+        let mail =
+            Mail { queue: VecDeque::new(), since: now, active_at: now, answered: false, ended: false, reader: None };
         Self { origin, state: Mutex::new(mail) }
     }
 
@@ -273,7 +277,7 @@ impl Mailbox {
         if mail.ended {
             return Put::Ended;
         }
-        mail.active_at = now;
+        (mail.active_at, mail.answered) = (now, false);
         if mail.queue.len() + HEAD_BYTES + datagram.len() > QUEUE_BYTES {
             return Put::Full;
         }
@@ -317,6 +321,11 @@ impl Mail {
         now.duration_since(self.since).as_millis() as u32
     }
 
+    /// Until then the client does not make room for another.
+    fn busy_until(&self) -> Instant {
+        self.active_at + if self.answered { ANSWERED } else { QUIET }
+    }
+
     fn end(&mut self) {
         self.ended = true;
         if let Some(reader) = self.reader.take() {
@@ -356,7 +365,10 @@ impl Datagrams for ClientPort {
     fn send(&mut self, datagram: &[u8]) -> io::Result<()> {
         // an exposure that is gone has no socket to answer by
         let Some(clients) = self.clients.upgrade() else { return Ok(()) };
-        self.mailbox.mail().active_at = Instant::now();
+        {
+            let mut mail = self.mailbox.mail();
+            (mail.active_at, mail.answered) = (Instant::now(), true);
+        }
         if let Err(error) = clients.socket.send(datagram, &self.mailbox.origin) {
             self.shared.dropped(self.mailbox.origin.peer, Dropped::Unsent(error.kind()));
         }
