@@ -91,7 +91,7 @@ fn a_service_that_is_not_there_is_said_once_on_both_sides() {
 #[test]
 fn a_service_of_the_other_kind_is_refused_in_words() {
     let snmpd = Snmpd::start();
-    let mut deployment = Setup::new(Topology::Embedded).udp_service("snmp", snmpd.address).write();
+    let deployment = Setup::new(Topology::Embedded).udp_service("snmp", snmpd.address).write();
     deployment.edit_file("cloud.toml", "listen = \"udp:", "listen = \"");
     let tunnel = Tunnel::start_deployment(deployment);
     let address = tunnel.exposure("snmp");
