@@ -9,6 +9,7 @@ mod document;
 mod error;
 mod foreign;
 mod relay;
+mod serial;
 mod value;
 
 use std::{
@@ -33,6 +34,7 @@ use self::{
 pub use self::{
     error::{ConfigError, Problem, Warning},
     foreign::{Foreign, Welcome},
+    serial::{Flow, Parity, SerialLine},
     value::{HttpAddress, Target},
 };
 

@@ -19,6 +19,7 @@
 //! | [`http`] | answering an HTTP request from the device's own service |
 //! | [`guests`] | who may finish when the agent stops |
 //! | [`session`] | which link belongs to which session |
+//! | [`serial`] | a serial line as the far end of a stream |
 //! | [`services`] | the allow-list; dialling local ports |
 //! | `udp` | a UDP service as the far end of a stream |
 //! | [`log`], [`sys`], [`stop`] | one line per event; the kernel; the wish to end |
@@ -43,6 +44,7 @@ pub mod presence;
 pub mod relays;
 pub mod rendezvous;
 pub mod renewal;
+pub mod serial;
 pub mod services;
 pub mod session;
 pub mod silence;
