@@ -295,7 +295,7 @@ fn read_services(mut table: Table<'_>) -> Result<BTreeMap<String, Service>, Conf
 
 fn read_http(mut table: Table<'_>) -> Result<Http, ConfigError> {
     table.only(&["target", "max-requests", "timeout"])?;
-    let target = table.required("target", Target::STREAM_EXPECTED, |value| Target::parse_stream(value.as_str()?))?;
+    let target = table.required("target", Target::SOCKET_EXPECTED, |value| Target::parse_socket(value.as_str()?))?;
     let max_requests = table.optional("max-requests", "a number from 1 to 64", |value| count(value, &REQUESTS))?;
     let timeout = table.optional("timeout", "1s to 1h, such as \"55s\"", |value| duration(value, &HTTP_TIMEOUTS))?;
     Ok(Http {

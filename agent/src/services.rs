@@ -25,6 +25,7 @@ use umbilical_mux::{End, Mode, ResetReason};
 
 use crate::{
     config::{Service, Target},
+    serial::SerialPort,
     udp::{UdpPort, UdpTarget},
 };
 
@@ -107,7 +108,7 @@ impl ServiceTable {
         let is_there = |offered: &Offered| match offered.service.target {
             Target::Tcp { port: there, .. } => there.to_string() == port,
             Target::Udp { port: there, .. } => port.strip_suffix('U').is_some_and(|port| there.to_string() == port),
-            Target::Unix(_) => false,
+            Target::Unix(_) | Target::Serial(_) => false,
         };
         let mut there = table.iter().filter(|(_, offered)| is_there(offered));
         match (there.next(), there.next()) {
@@ -171,7 +172,9 @@ impl ServiceTable {
                     }
                 }
             }
-            Target::Tcp { .. } | Target::Unix(_) => Ok((Io::Dialing(Box::pin(dial(target, name))), on_end)),
+            Target::Tcp { .. } | Target::Unix(_) | Target::Serial(_) => {
+                Ok((Io::Dialing(Box::pin(dial(target, name))), on_end))
+            }
         }
     }
 
@@ -236,6 +239,7 @@ pub(crate) async fn connect(target: &Target) -> io::Result<Io> {
             Io::tcp(socket)
         }
         Target::Unix(path) => Async::<UnixStream>::connect(path).await.map(Io::Unix),
+        Target::Serial(line) => SerialPort::open(line).map(|port| Io::Other(Box::new(port))),
         Target::Udp { .. } => Err(io::ErrorKind::Unsupported.into()),
     }
 }

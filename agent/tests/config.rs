@@ -171,7 +171,7 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         ),
         (
             with("[services.ssh]\n"),
-            "agent.toml:4: `services.ssh.target` is missing, expected tcp:HOST:PORT, udp:HOST:PORT or unix:/PATH".to_owned(),
+            "agent.toml:4: `services.ssh.target` is missing, expected ".to_owned() + Target::EXPECTED,
         ),
         (
             "[relay]\nauth.token-file = 'x'".to_owned(),
@@ -436,7 +436,7 @@ fn a_connection_string_stands_for_url_and_auth() {
 }
 
 fn target_error(found: &str) -> String {
-    format!("agent.toml:5: `services.ssh.target`: expected tcp:HOST:PORT, udp:HOST:PORT or unix:/PATH, found {found}")
+    format!("agent.toml:5: `services.ssh.target`: expected {}, found {found}", Target::EXPECTED)
 }
 
 fn memory_error(key: &str, expected: &str, found: &str) -> String {

@@ -11,6 +11,7 @@ use support::{
     relay::{KEY, PATH, Relay},
     world::{World, noise},
 };
+use umbilical_agent::config::Target;
 use umbilical_relay_protocol::SasToken;
 
 /// Starts the program with the configuration that a world has written.
@@ -32,8 +33,9 @@ fn a_bad_configuration_is_one_line_and_exit_code_2_checked_or_run() {
     World::prepare("services.ssh.target = 22\n", async |world| {
         let file = world.files.path("agent.toml");
         let expected = format!(
-            "umbilical-agent: {}:4: `services.ssh.target`: expected tcp:HOST:PORT, udp:HOST:PORT or unix:/PATH, found 22\n",
-            file.display()
+            "umbilical-agent: {}:4: `services.ssh.target`: expected {}, found 22\n",
+            file.display(),
+            Target::EXPECTED
         );
         for arguments in [&["--check", "--config", text(&file)][..], &["--config", text(&file)]] {
             let outcome = outcome(arguments, &[]);

@@ -41,6 +41,32 @@ async fn closed(socket: &mut WebSocket) -> (u16, String) {
 }
 
 #[test]
+fn a_serial_line_is_a_service_for_one_stream_at_a_time() {
+    use nix::{fcntl::OFlag, pty};
+    let line = pty::posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY).unwrap();
+    pty::grantpt(&line).unwrap();
+    pty::unlockpt(&line).unwrap();
+    let path = pty::ptsname_r(&line).unwrap();
+    World::run(&format!("services.plc.target = 'serial:{path}?baud=19200'\n"), async |world| {
+        let mut control = world.relay.listener().await;
+        let gateway = world.connected(&mut control, 1).await;
+        let stream = gateway.open("plc");
+        let mut device = std::fs::File::from(std::os::fd::OwnedFd::from(line));
+        let echo = smol::unblock(move || {
+            let mut bytes = [0; 256];
+            std::io::Read::read_exact(&mut device, &mut bytes).unwrap();
+            std::io::Write::write_all(&mut device, &bytes).unwrap();
+            device
+        });
+        let all: Vec<u8> = (0..=255).collect();
+        let ((), _device) = soon("the line", future::zip(stream.echo(&all), echo)).await;
+        assert_eq!(gateway.fate("plc").await, End::Reset(ResetReason::BUSY));
+        stream.socket.get_ref().shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(stream.end().await, End::Closed);
+    });
+}
+
+#[test]
 fn streams_reach_tcp_and_unix_services_and_every_byte_comes_back() {
     World::run("", async |world| {
         let path = world.files.path("service.sock");

@@ -144,13 +144,14 @@ impl Io {
 pub fn reset_reason(error: &io::Error) -> ResetReason {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable,
-        NotFound, PermissionDenied, TimedOut,
+        NotFound, PermissionDenied, ResourceBusy, TimedOut,
     };
     match error.kind() {
         ConnectionReset | ConnectionAborted | BrokenPipe => ResetReason::ABORTED,
         ConnectionRefused | NotFound | PermissionDenied => ResetReason::REFUSED,
         HostUnreachable | NetworkUnreachable => ResetReason::UNREACHABLE,
         TimedOut => ResetReason::TIMED_OUT,
+        ResourceBusy => ResetReason::BUSY,
         _ => ResetReason::FAILED,
     }
 }

@@ -50,11 +50,10 @@ impl SerialLine {
         921_600, 1_000_000, 1_500_000, 2_000_000, 3_000_000,
     ];
 
-    /// What `parse` reads, for error texts.
-    pub const EXPECTED: &'static str =
-        "/PATH[?baud=9600&data=8&parity=none|even|odd&stop=1|2&flow=none|hardware|software]";
-
-    /// Reads what stands behind `serial:`; `None` if it is not as [`SerialLine::EXPECTED`] says, or names a rate that is none.
+    /// Reads what stands behind `serial:`; `None` if it is not as [`Target::EXPECTED`] says, or names a rate
+    /// that is none.
+    ///
+    /// [`Target::EXPECTED`]: super::Target::EXPECTED
     pub(super) fn parse(text: &str) -> Option<SerialLine> {
         let (path, settings) = text.split_once('?').unwrap_or((text, ""));
         if !path.starts_with('/') || path.contains('\0') {

@@ -6,6 +6,8 @@ use std::{fmt, ops::RangeInclusive, path::PathBuf, time::Duration};
 use toml::de::{DeInteger, DeValue};
 use umbilical_mux::Mode;
 
+use super::serial::SerialLine;
+
 /// Where a service lives, as seen from the device.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -26,6 +28,8 @@ pub enum Target {
     },
     /// `unix:/PATH`, a stream socket.
     Unix(PathBuf),
+    /// `serial:/PATH?baud=19200&parity=even`, a serial line.
+    Serial(SerialLine),
 }
 
 /// Longest path of a Unix socket: `sun_path` holds 108 bytes, one of them the end.
@@ -33,10 +37,10 @@ const UNIX_PATH: usize = 107;
 
 impl Target {
     /// What `parse` reads, for error texts.
-    pub const EXPECTED: &'static str = "tcp:HOST:PORT, udp:HOST:PORT or unix:/PATH";
+    pub const EXPECTED: &'static str = "tcp:HOST:PORT, udp:HOST:PORT, unix:/PATH or serial:/PATH[?baud=9600&data=8&parity=none|even|odd&stop=1|2&flow=none|hardware|software]";
 
-    /// What `parse_stream` reads.
-    pub const STREAM_EXPECTED: &'static str = "tcp:HOST:PORT or unix:/PATH";
+    /// What `parse_socket` reads.
+    pub const SOCKET_EXPECTED: &'static str = "tcp:HOST:PORT or unix:/PATH";
 
     /// Reads a target; `None` if it is not as [`Target::EXPECTED`] says.
     #[must_use]
@@ -55,21 +59,22 @@ impl Target {
             ("unix", path) if path.starts_with('/') && path.len() <= UNIX_PATH && !path.contains('\0') => {
                 Some(Target::Unix(PathBuf::from(path)))
             }
+            ("serial", line) => SerialLine::parse(line).map(Target::Serial),
             _ => None,
         }
     }
 
-    /// Reads a target that carries bytes.
+    /// Reads a target that takes any number of connections.
     #[must_use]
-    pub fn parse_stream(text: &str) -> Option<Target> {
-        Target::parse(text).filter(|target| target.mode() == Mode::Stream)
+    pub fn parse_socket(text: &str) -> Option<Target> {
+        Target::parse(text).filter(|target| matches!(target, Target::Tcp { .. } | Target::Unix(_)))
     }
 
     /// What it carries.
     #[must_use]
     pub fn mode(&self) -> Mode {
         match self {
-            Target::Tcp { .. } | Target::Unix(_) => Mode::Stream,
+            Target::Tcp { .. } | Target::Unix(_) | Target::Serial(_) => Mode::Stream,
             Target::Udp { .. } => Mode::Datagram,
         }
     }
@@ -83,6 +88,7 @@ impl fmt::Display for Target {
             Target::Udp { host, port } if host.contains(':') => write!(f, "udp:[{host}]:{port}"),
             Target::Udp { host, port } => write!(f, "udp:{host}:{port}"),
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
+            Target::Serial(line) => write!(f, "serial:{line}"),
         }
     }
 }
@@ -235,7 +241,7 @@ mod tests {
             "udp:127.0.0.1",
             "udp:127.0.0.1:0",
             "udp:::1:161",
-            "serial:/dev/ttyS1",
+            "serial:ttyS1",
             "TCP:host:22",
         ] {
             assert_eq!(Target::parse(text), None, "{text:?}");
