@@ -21,6 +21,8 @@ pub enum Violation {
     WrongSession,
     /// `Hello` has a link number not above the current one.
     StaleLink(u32),
+    /// The agent's `Hello` has another link number than the gateway's that it answers.
+    WrongLink(u32),
     /// `Hello` announces a limit outside its range: the field.
     BadLimit(&'static str),
     /// `Ack` or `Hello` counts records that were never sent, or fewer than before.
@@ -56,6 +58,7 @@ impl core::fmt::Display for Violation {
             Self::NoHello => f.write_str("first message is not hello"),
             Self::WrongSession => f.write_str("hello: session is another one"),
             Self::StaleLink(link) => write!(f, "hello: link {link} is older than the current one"),
+            Self::WrongLink(link) => write!(f, "hello: link {link} is not the one that was dialled"),
             Self::BadLimit(field) => write!(f, "hello: {field} is out of range"),
             Self::BadAck(records) => write!(f, "count of received records {records} is impossible"),
             Self::BadStreamId(id) => write!(f, "open: stream {} cannot be opened", id.0),

@@ -72,6 +72,8 @@ enum Asked {
 #[derive(Clone, Copy, Debug)]
 struct Link {
     number: u32,
+    /// The number of the gateway's last `Hello`, which the answer must bear.
+    dialled: u32,
     up: bool,
     /// The link with which the session's state began; 0 if there is none.
     began: u32,
@@ -105,7 +107,7 @@ where
             streams: Streams::new(config.side, storage.streams, storage.receive),
             ring: Ring::new(storage.replay),
             inflight: Inflight::new(config.shape.replay),
-            link: Link { number: 0, up: false, began: 0, give_up: None },
+            link: Link { number: 0, dialled: 0, up: false, began: 0, give_up: None },
             acked: 0,
             received: 0,
             ack: Ack::default(),
@@ -161,7 +163,8 @@ where
     /// This side's `Hello` for link `number`. The gateway sends it first, with a number above all before; the agent
     /// answers with the gateway's number, after [`handle_hello`](Self::handle_hello).
     #[must_use]
-    pub fn hello(&self, number: u32) -> Hello {
+    pub fn hello(&mut self, number: u32) -> Hello {
+        self.link.dialled = number;
         let Shape { streams, replay, .. } = self.config.shape;
         Hello {
             version: VERSION,
@@ -195,6 +198,9 @@ where
         }
         if hello.link <= self.link.number {
             return Err(Violation::StaleLink(hello.link));
+        }
+        if hello.link != self.link.dialled && self.config.side == Side::Gateway {
+            return Err(Violation::WrongLink(hello.link));
         }
         if hello.streams == 0 {
             return Err(Violation::BadLimit("streams"));
@@ -234,7 +240,7 @@ where
         self.ack = Ack { arrived: now, ..Ack::default() };
         self.streams.peer = Peer { streams: hello.streams, credit: hello.credit, record };
         let began = if continues { began } else { hello.link };
-        self.link = Link { number: hello.link, up: true, began, give_up: None };
+        self.link = Link { number: hello.link, up: true, began, give_up: None, ..self.link };
         let resent = self.ring.stored();
         self.streams.counters.records_resent += resent;
         Ok(if continues { Resumption::Resumed { resent } } else { Resumption::Fresh })

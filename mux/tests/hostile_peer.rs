@@ -264,6 +264,20 @@ fn hellos_that_are_refused_change_nothing() {
     assert!(victim.session.handle_hello(NOW, &again, &mut victim.ports).is_ok());
 }
 
+/// An agent that could answer with any number could keep every later link out.
+#[test]
+fn an_answer_for_another_link_than_was_dialled_is_refused() {
+    let mut gateway = session(Side::Gateway, SHAPE);
+    let mut ports = TestPorts::default();
+    let _ = gateway.hello(3);
+    for link in [1, 2, 4, u32::MAX] {
+        let answer = gateway.handle_hello(NOW, &Hello { link, ..HELLO }, &mut ports);
+        assert_eq!(answer, Err(Violation::WrongLink(link)));
+        assert!(!gateway.is_linked() && gateway.link_number() == 0);
+    }
+    assert!(gateway.handle_hello(NOW, &Hello { link: 3, ..HELLO }, &mut ports).is_ok());
+}
+
 #[test]
 fn first_messages_that_are_no_hello() {
     let mut bytes = [0; MAX_HELLO];

@@ -42,8 +42,8 @@ impl Driver {
     /// A link is offered: the gateway says `Hello` on it, the agent has read one.
     pub(super) fn offer_link(&mut self, now: Instant, link: NewLink) {
         let NewLink { socket, hello } = link;
-        self.last_number = self.last_number.max(self.session.link_number()) + 1;
         let Some(hello) = hello else {
+            self.last_number = self.last_number.max(self.session.link_number()) + 1;
             let mut link = Link::new(socket, self.last_number, now);
             match self.say_hello(&mut link) {
                 Ok(()) => self.next_link = Some(link),
@@ -61,10 +61,10 @@ impl Driver {
         }
     }
 
-    fn say_hello(&self, link: &mut Link) -> Result<(), WebSocketError> {
+    fn say_hello(&mut self, link: &mut Link) -> Result<(), WebSocketError> {
+        let hello = self.session.hello(link.number);
         let mut bytes = [0; MAX_HELLO];
         let mut cx = Context::from_waker(&self.wakers.next_link);
-        let hello = self.session.hello(link.number);
         link.socket.send(&mut cx, hello.encode(&mut bytes), &[]).map_err(WebSocketError::Io)?;
         let _ = link.socket.poll_ready(&mut cx)?;
         Ok(())

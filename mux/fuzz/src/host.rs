@@ -60,7 +60,7 @@ impl Host {
     }
 
     /// This side's `Hello` as bytes.
-    pub fn hello(&self, number: u32) -> Vec<u8> {
+    pub fn hello(&mut self, number: u32) -> Vec<u8> {
         self.session.hello(number).encode(&mut [0; MAX_HELLO]).to_vec()
     }
 

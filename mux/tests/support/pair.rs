@@ -26,7 +26,7 @@ pub struct Host {
 
 impl Host {
     fn new(side: Side, shape: Shape) -> Self {
-        let session = session(side, shape);
+        let mut session = session(side, shape);
         let audit = Audit::new(session.hello(0).credit, shape.receive);
         Self { session, ports: TestPorts::default(), audit, link: None, resumptions: Vec::new(), refusals: Vec::new() }
     }
