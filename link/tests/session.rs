@@ -2,97 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test that cannot go on fails")]
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::sync::Arc;
+mod support;
+
+use std::net::TcpStream;
 use std::time::Duration;
 
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, LocalExecutor};
-use umbilical_link::port::{Dialing, OnEnd};
-use umbilical_link::transport::{Transport, prepare_socket};
-use umbilical_link::upgrade::{Role, Upgraded};
-use umbilical_link::{
-    Driver, DriverConfig, Event, Handle, Io, KeepAlive, LinkEnd, NewLink, NewStream, NoServices, Services, WebSocket,
-};
-use umbilical_mux::{Config, Hello, MAX_HELLO, MAX_RECORD, Mode, ResetReason, SessionId, Shape, Side};
-
-const SHAPE: Shape = Shape { streams: 128, replay: 256 * 1024, receive: 256 * 1024 };
-
-fn config(side: Side, shape: Shape) -> DriverConfig {
-    config_with(side, shape, KeepAlive::default())
-}
-
-fn config_with(side: Side, shape: Shape, keep_alive: KeepAlive) -> DriverConfig {
-    DriverConfig {
-        session: Config { side, id: SessionId([7; 16]), shape, record: MAX_RECORD, resume_for_ms: 10_000 },
-        name: "test".into(),
-        keep_alive,
-        release_memory: side == Side::Gateway,
-    }
-}
-
-/// An echo service on a socket of its own for each stream.
-struct Echo;
-
-impl Services for Echo {
-    fn dial(&mut self, service: &str, _: Mode) -> Result<(Io, OnEnd), ResetReason> {
-        if service != "echo" {
-            return Err(ResetReason::NOT_ALLOWED);
-        }
-        let dialing: Dialing = Box::pin(async {
-            let (near, far) = socket_pair().map_err(|_| ResetReason::FAILED)?;
-            std::thread::spawn(move || smol::block_on(echo(far)));
-            Io::tcp(near).map_err(|_| ResetReason::FAILED)
-        });
-        Ok((Io::Dialing(dialing), Box::new(|_| {})))
-    }
-}
-
-async fn echo(mut socket: Async<TcpStream>) {
-    let mut buffer = vec![0; 32 * 1024];
-    while let Ok(count @ 1..) = socket.read(&mut buffer).await {
-        if socket.write_all(&buffer[..count]).await.is_err() {
-            return;
-        }
-    }
-    let _ = socket.close().await;
-}
-
-fn socket_pair() -> std::io::Result<(Async<TcpStream>, Async<TcpStream>)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let near = TcpStream::connect(listener.local_addr()?)?;
-    let (far, _) = listener.accept()?;
-    Ok((Async::new(near)?, Async::new(far)?))
-}
-
-fn websocket(socket: Async<TcpStream>, role: Role, zero_mask: bool) -> WebSocket {
-    prepare_socket(&socket).unwrap();
-    WebSocket::new(Upgraded {
-        transport: Transport::Plain(socket),
-        leftover: Vec::new(),
-        role,
-        subprotocol: None,
-        date: None,
-        zero_mask,
-        answers_pings: false,
-    })
-}
-
-/// Gives both drivers a fresh link, whose client masks with zeros or not.
-async fn connect(gateway: &Handle, agent: &Handle, zero_mask: bool) {
-    let (near, far) = socket_pair().unwrap();
-    gateway.link(NewLink { socket: websocket(near, Role::Server, false), hello: None }).unwrap();
-    let mut socket = websocket(far, Role::Client, zero_mask);
-    let hello = Hello::decode(&socket.next_message().await.unwrap()).unwrap();
-    agent.link(NewLink { socket, hello: Some(hello) }).unwrap();
-}
-
-fn open(gateway: &Handle, service: &str) -> Async<TcpStream> {
-    let (near, far) = socket_pair().unwrap();
-    let stream = NewStream { service: Arc::from(service), io: Io::tcp(far).unwrap(), on_end: Box::new(|_| {}) };
-    gateway.open(stream).unwrap();
-    near
-}
+use support::session::{Echo, SHAPE, config, config_with, connect, open, socket_pair, websocket};
+use umbilical_link::upgrade::Role;
+use umbilical_link::{Driver, Event, Handle, KeepAlive, LinkEnd, NewLink, NoServices};
+use umbilical_mux::{Hello, MAX_HELLO, Side};
 
 /// Runs `test` beside two drivers with a link.
 fn with_session<F: Future<Output = ()>>(test: impl FnOnce(Handle, Handle) -> F) {

@@ -2,7 +2,9 @@
 //! kernel's choice.
 
 // Each test program uses its own part of this.
-#![allow(dead_code, clippy::unwrap_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::cast_possible_truncation)]
+
+pub(crate) mod session;
 
 use std::future::Future;
 use std::io;
