@@ -3,14 +3,13 @@
 mod support;
 
 use support::link::LinkShape;
-use support::pair::Pair;
+use support::pair::{BACK, Pair, THERE};
 use support::ports::Then;
 use support::random::Random;
-use support::storage::SHAPE;
-use umbilical_mux::{End, Mode, OpenError, ResetReason, Resumption, Violation};
+use support::storage::{RESUME_FOR_MS, SHAPE};
+use umbilical_mux::{End, Hello, Mode, OpenError, ResetReason, Resumption, SessionId, Violation};
 
 const ONE_WAY_US: u64 = 5_000;
-const RESUME_FOR_MS: u64 = 120_000;
 
 fn some_way_away() -> LinkShape {
     LinkShape { latency_us: ONE_WAY_US, ..LinkShape::new(100.0, 10.0) }
@@ -295,6 +294,93 @@ fn the_answer_to_the_first_hello_may_be_lost() {
     assert_eq!(pair.far.ports.end(11), Some(End::Reset(ResetReason::SESSION_LOST)));
 }
 
+/// How the link before is when the next one is dialled.
+#[derive(Clone, Copy, Debug)]
+enum Before {
+    Alive,
+    /// The gateway, the agent or nobody knows that it is gone.
+    GoneForGateway,
+    GoneForAgent,
+    GoneForNobody,
+    /// It is gone one way only.
+    HalfDead(usize),
+}
+
+/// Records are in flight both ways; one link or several, within a round trip of each other, take over; perhaps one side is
+/// shutting down.
+#[test]
+fn a_new_link_takes_over_whatever_became_of_the_one_before() {
+    let befores = [Before::Alive, Before::GoneForGateway, Before::GoneForAgent, Before::GoneForNobody];
+    let befores = befores.into_iter().chain([THERE, BACK].map(Before::HalfDead));
+    for before in befores {
+        for going in [None, Some(THERE), Some(BACK)] {
+            for (dials, apart_us) in [(1, 0), (2, 0), (3, 2_000), (3, 7_000), (2, 11_000)] {
+                let mut pair = Pair::over(some_way_away());
+                begin(&mut pair);
+                pair.run(13);
+                match before {
+                    Before::Alive => {}
+                    Before::HalfDead(way) => pair.link().ways[way].carries = 0,
+                    Before::GoneForNobody => pair.links.clear(),
+                    Before::GoneForGateway => {
+                        pair.links.clear();
+                        pair.lose_near();
+                    }
+                    Before::GoneForAgent => {
+                        pair.links.clear();
+                        pair.lose_far();
+                    }
+                }
+                match going {
+                    Some(THERE) => pair.near.session.go_away(30_000),
+                    Some(_) => pair.far.session.go_away(30_000),
+                    None => {}
+                }
+                for dial in 0..dials {
+                    // The later one is nearer, and may be there first.
+                    pair.shape.latency_us = ONE_WAY_US - dial * 1_500;
+                    pair.dial();
+                    let at = pair.now_us() + apart_us;
+                    pair.run_until(at);
+                }
+                pair.run_while(1_000, |pair| !pair.is_linked() || pair.dialled().is_some());
+                finish(&mut pair);
+                let begun = pair.near.resumptions.iter().filter(|one| **one == Resumption::Fresh).count();
+                assert_eq!(begun, 1, "{before:?}, going: {going:?}, {dials} dials {apart_us} us apart");
+            }
+        }
+    }
+}
+
+/// Each side hears again every `Hello` it ever heard, and those of sessions that have another id.
+#[test]
+fn what_was_said_before_and_what_is_made_up_is_refused_and_changes_nothing() {
+    let mut pair = Pair::over(some_way_away());
+    begin(&mut pair);
+    for _ in 0..4 {
+        pair.run(6);
+        pair.connect();
+    }
+    let now = pair.now();
+    let heard = pair.heard.clone();
+    assert!(heard.iter().all(|hellos| hellos.len() == 5));
+    for (host, hellos) in [(&mut pair.far, &heard[THERE]), (&mut pair.near, &heard[BACK])] {
+        for hello in hellos {
+            let replayed = host.session.handle_hello(now, hello, &mut host.ports);
+            assert_eq!(replayed, Err(Violation::StaleLink(hello.link)));
+            for id in 0..=u8::MAX {
+                let session = SessionId([id; 16]);
+                let forged = Hello { session, link: 6, ..*hello };
+                if session != hello.session {
+                    let taken = host.session.handle_hello(now, &forged, &mut host.ports);
+                    assert_eq!(taken, Err(Violation::WrongSession));
+                }
+            }
+        }
+    }
+    finish(&mut pair);
+}
+
 #[test]
 fn a_link_that_is_not_newer_is_refused_and_nothing_changes() {
     let mut pair = Pair::over(some_way_away());
@@ -306,8 +392,7 @@ fn a_link_that_is_not_newer_is_refused_and_nothing_changes() {
         let refused = pair.far.session.handle_hello(now, &hello, &mut pair.far.ports);
         assert_eq!(refused, Err(Violation::StaleLink(link)));
     }
-    let other = umbilical_mux::SessionId([8; 16]);
-    let hello = umbilical_mux::Hello { session: other, ..pair.near.session.hello(9) };
+    let hello = Hello { session: SessionId([8; 16]), ..pair.near.session.hello(9) };
     let refused = pair.far.session.handle_hello(now, &hello, &mut pair.far.ports);
     assert_eq!(refused, Err(Violation::WrongSession));
     finish(&mut pair);

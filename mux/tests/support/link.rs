@@ -38,9 +38,14 @@ impl LinkShape {
     }
 }
 
+/// Bytes of the connection's stream that a message of `length` bytes takes.
+fn stream_bytes(length: usize) -> u64 {
+    length as u64 + 30
+}
+
 /// Bytes on the wire for a message of `length` bytes.
 pub fn wire_bytes(length: usize) -> u64 {
-    let stream = length as u64 + 30;
+    let stream = stream_bytes(length);
     stream + 52 * stream.div_ceil(1_448)
 }
 
@@ -56,8 +61,9 @@ pub struct Way {
     last_arrival: u64,
     /// Nothing arrives before this time.
     pub stalled_until: u64,
-    /// So many messages more arrive, and then none.
+    /// So many messages more arrive, and then none; so many bytes of messages with their heads.
     pub carries: u64,
+    pub carries_bytes: u64,
     flying: VecDeque<(u64, Vec<u8>)>,
     /// Nanoseconds of sending so far; how long each message waited for those before it, in microseconds; its bytes.
     pub busy_ns: u64,
@@ -76,6 +82,7 @@ impl Way {
             last_arrival: 0,
             stalled_until: 0,
             carries: u64::MAX,
+            carries_bytes: u64::MAX,
             flying: VecDeque::new(),
             busy_ns: 0,
             waits: Vec::new(),
@@ -97,7 +104,8 @@ impl Way {
     }
 
     pub fn next_arrival(&self) -> Option<u64> {
-        let first = self.flying.front().filter(|_| self.carries > 0);
+        let whole = |message: &Vec<u8>| stream_bytes(message.len()) <= self.carries_bytes;
+        let first = self.flying.front().filter(|(_, message)| self.carries > 0 && whole(message));
         first.map(|(at, _)| (*at).max(self.stalled_until))
     }
 
@@ -106,8 +114,16 @@ impl Way {
         if self.next_arrival()? > now {
             return None;
         }
-        self.carries -= 1;
-        self.flying.pop_front().map(|(_, message)| message)
+        let (_, message) = self.flying.pop_front()?;
+        let used = |left: u64, by: u64| if left == u64::MAX { left } else { left - by };
+        self.carries = used(self.carries, 1);
+        self.carries_bytes = used(self.carries_bytes, stream_bytes(message.len()));
+        Some(message)
+    }
+
+    /// Whether all that is handed in arrives, and without a stall from `now` on.
+    pub fn works(&self, now: u64) -> bool {
+        self.carries == u64::MAX && self.carries_bytes == u64::MAX && self.stalled_until <= now
     }
 
     pub fn in_flight(&self) -> usize {
@@ -128,12 +144,19 @@ pub struct Link {
     pub number: u32,
     /// From the gateway to the agent, and back.
     pub ways: [Way; 2],
+    /// The agent has seen its first message.
+    pub greeted: bool,
 }
 
 impl Link {
     pub fn new(number: u32, shape: &LinkShape) -> Self {
         let seed = shape.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(number) * 2);
-        Self { number, ways: [Way::new(shape, seed), Way::new(shape, seed + 1)] }
+        Self { number, ways: [Way::new(shape, seed), Way::new(shape, seed + 1)], greeted: false }
+    }
+
+    /// Whether it carries everything, both ways.
+    pub fn works(&self, now: u64) -> bool {
+        self.ways.iter().all(|way| way.works(now))
     }
 
     pub fn set_rate(&mut self, megabit: f64) {

@@ -1,104 +1,31 @@
 //! Two hosts, the links between them, and the clock: near is the gateway, far is the agent.
 //!
-//! Each host does what a real one does: the gateway dials and says `Hello` first, from then on takes nothing more from
-//! older links; the agent answers `Hello` on any newer link, and from then on takes nothing more from older ones.
+//! Each host does what a real one does. The gateway dials and says `Hello` first; from then on it reads no more of the link
+//! before, but still writes to it until the answer has come. The agent answers `Hello` on any newer link, and from then on
+//! takes nothing more from older ones; it closes them, and those that it refuses.
 
-use umbilical_mux::{
-    Hello, Instant, MAX_HELLO, Mode, OpenError, ResetReason, Resumption, Shape, Side, Slot, Violation,
-};
+use std::collections::VecDeque;
 
-use super::audit::Audit;
+use umbilical_mux::{Hello, Instant, MAX_HELLO, Shape, Side, Slot};
+
+use super::audit::frames;
+use super::host::Host;
+use super::invariant::Invariant;
 use super::link::{Link, LinkShape};
-use super::ports::{Port, TestPorts};
-use super::storage::{SHAPE, TestSession, session};
+use super::storage::{RESUME_FOR_MS, SHAPE};
 
-pub struct Host {
-    pub session: TestSession,
-    pub ports: TestPorts,
-    pub audit: Audit,
-    /// Number of the link it uses.
-    link: Option<u32>,
-    /// Links begun that way.
-    pub resumptions: Vec<Resumption>,
-    /// Links it did not want, and why.
-    pub refusals: Vec<Violation>,
-}
+/// How long the gateway waits for the answer to its `Hello`.
+const HELLO_WITHIN_US: u64 = 10_000_000;
 
-impl Host {
-    fn new(side: Side, shape: Shape) -> Self {
-        let mut session = session(side, shape);
-        let audit = Audit::new(session.hello(0).credit, shape.receive);
-        Self { session, ports: TestPorts::default(), audit, link: None, resumptions: Vec::new(), refusals: Vec::new() }
-    }
+/// A link that is closed says so by a message of no bytes, which sessions never send.
+const CLOSED: Vec<u8> = Vec::new();
 
-    /// Opens a stream that says `say` bytes; `service` says what the other end does. Gives its key.
-    pub fn open(&mut self, now: Instant, service: &str, say: u64) -> Result<u64, OpenError> {
-        self.open_with(now, service, Mode::Stream, |port| port.to_say = say)
-    }
+/// The gateway's way, and the agent's.
+pub const THERE: usize = 0;
+pub const BACK: usize = 1;
 
-    pub fn open_with(
-        &mut self,
-        now: Instant,
-        service: &str,
-        mode: Mode,
-        change: impl FnOnce(&mut Port),
-    ) -> Result<u64, OpenError> {
-        let slot = self.session.open(now, mode)?;
-        let mut port = Port::new(service, mode, 0);
-        change(&mut port);
-        let key = port.key;
-        self.ports.put(slot, port);
-        self.session.handle_readable(slot);
-        Ok(key)
-    }
-
-    /// Stream `key` has `bytes` more to say.
-    pub fn say(&mut self, key: u64, bytes: u64) {
-        let (slot, port) = self.ports.port_mut(key);
-        port.to_say += bytes;
-        self.session.handle_readable(slot);
-    }
-
-    /// Stream `key` changes in some other way that its session should look at.
-    pub fn change(&mut self, key: u64, change: impl FnOnce(&mut Port)) {
-        let (slot, port) = self.ports.port_mut(key);
-        change(port);
-        self.session.handle_readable(slot);
-        self.session.handle_writable(slot, &mut self.ports);
-    }
-
-    pub fn reset(&mut self, key: u64, reason: ResetReason) {
-        let slot = self.ports.slot(key).expect("an open stream");
-        self.session.reset(slot, reason, &mut self.ports);
-    }
-
-    pub fn got(&self, key: u64) -> u64 {
-        self.ports.port(key).got
-    }
-
-    /// Whether it takes the link.
-    fn hello(&mut self, now: Instant, hello: &Hello) -> bool {
-        let resumption = match self.session.handle_hello(now, hello, &mut self.ports) {
-            Ok(resumption) => resumption,
-            Err(violation) => {
-                self.refusals.push(violation);
-                return false;
-            }
-        };
-        // Only a session that goes on has records of before: otherwise the peer counts from nothing too.
-        let fresh = resumption == Resumption::Fresh;
-        self.audit.linked(if fresh { 0 } else { hello.received }, fresh);
-        self.resumptions.push(resumption);
-        self.link = Some(hello.link);
-        true
-    }
-
-    fn wake(&mut self) {
-        for slot in std::mem::take(&mut self.ports.readable) {
-            self.session.handle_readable(slot);
-        }
-    }
-}
+/// What a bad link makes of a message on its way: none, one or several.
+pub type Tamper = Box<dyn FnMut(usize, Vec<u8>) -> Vec<Vec<u8>>>;
 
 pub struct Pair {
     pub near: Host,
@@ -107,12 +34,21 @@ pub struct Pair {
     /// What new links are like.
     pub shape: LinkShape,
     now: u64,
-    /// The gateway's link whose `Hello` is not yet answered.
-    dialling: Option<u32>,
+    /// The gateway's link whose `Hello` is not yet answered, and until when it waits for that.
+    dialling: Option<(u32, u64)>,
     next_link: u32,
-    /// Messages handed over so far, both ways.
+    /// Messages handed over, and things that happened, so far.
     pub delivered: u64,
+    pub steps: u64,
     idle_steps: u32,
+    pub tamper: Option<Tamper>,
+    /// Streams may end for lack of a link: one side went without for `resume-for`, or forgot the session, or never heard
+    /// that it had begun. Until both are on one link again.
+    pub excused: bool,
+    /// The last messages handed over, in words, if wanted.
+    pub trace: Option<VecDeque<String>>,
+    /// The gateway's `Hello`s that arrived, and the agent's.
+    pub heard: [Vec<Hello>; 2],
 }
 
 impl Pair {
@@ -137,7 +73,12 @@ impl Pair {
             dialling: None,
             next_link: 1,
             delivered: 0,
+            steps: 0,
             idle_steps: 0,
+            tamper: None,
+            excused: false,
+            trace: None,
+            heard: [Vec::new(), Vec::new()],
         }
     }
 
@@ -157,14 +98,10 @@ impl Pair {
     pub fn dial(&mut self) {
         let number = self.next_link;
         self.next_link += 1;
-        self.near.link = None;
-        self.near.session.handle_link_lost(Instant::from_micros(self.now));
-        let mut link = Link::new(number, &self.shape);
-        let mut buffer = [0; MAX_HELLO];
+        self.links.push(Link::new(number, &self.shape));
         let hello = self.near.session.hello(number);
-        link.ways[0].push(self.now, hello.encode(&mut buffer).to_vec());
-        self.links.push(link);
-        self.dialling = Some(number);
+        self.hand_over(number, THERE, hello.encode(&mut [0; MAX_HELLO]).to_vec());
+        self.dialling = Some((number, self.now + HELLO_WITHIN_US));
     }
 
     /// Dials and waits until both sides are up.
@@ -179,6 +116,16 @@ impl Pair {
         self.near.link.is_some() && self.near.link == self.far.link
     }
 
+    /// The link on which the gateway waits for the answer to its `Hello`.
+    pub fn dialled(&self) -> Option<u32> {
+        self.dialling.map(|(number, _)| number)
+    }
+
+    /// The link that both sides use.
+    pub fn common_link(&self) -> Option<&Link> {
+        self.links.iter().find(|link| self.is_linked() && Some(link.number) == self.near.link)
+    }
+
     /// The links break and both sides notice; what was in flight is lost.
     pub fn cut(&mut self) {
         self.links.clear();
@@ -189,19 +136,21 @@ impl Pair {
 
     /// The gateway notices that its link is gone.
     pub fn lose_near(&mut self) {
-        self.near.link = None;
-        self.near.session.handle_link_lost(self.now());
+        let now = self.now();
+        self.near.lose_link(now);
     }
 
     /// The agent notices that its link is gone.
     pub fn lose_far(&mut self) {
-        self.far.link = None;
-        self.far.session.handle_link_lost(self.now());
+        let now = self.now();
+        self.far.lose_link(now);
     }
 
     /// The agent restarts: it knows no session any more.
     pub fn restart_far(&mut self, shape: Shape) {
         self.far = Host::new(Side::Agent, shape);
+        self.excused = true;
+        self.heard[THERE].clear();
     }
 
     /// Runs for `ms` milliseconds.
@@ -224,18 +173,20 @@ impl Pair {
         true
     }
 
+    /// Nothing is on its way and no port does anything by itself.
+    pub fn is_still(&self) -> bool {
+        self.links.iter().all(|link| link.ways.iter().all(|way| way.in_flight() == 0))
+            && self.near.ports.next_pace().is_none()
+            && self.far.ports.next_pace().is_none()
+    }
+
     /// Runs until nothing is on its way and nothing is to be done but to wait.
     pub fn settle(&mut self) {
         let until = self.now + 3_600_000_000;
-        let quiet = |pair: &Self| {
-            pair.links.iter().all(|link| link.ways.iter().all(|way| way.in_flight() == 0))
-                && pair.near.ports.next_pace().is_none()
-                && pair.far.ports.next_pace().is_none()
-        };
         let mut quiet_since = None;
         while self.step(until) {
             let since = *quiet_since.get_or_insert(self.now);
-            if !quiet(self) {
+            if !self.is_still() {
                 quiet_since = None;
             } else if self.now > since + 60_000_000 {
                 return;
@@ -251,12 +202,15 @@ impl Pair {
             self.now = self.now.max(until);
             return false;
         };
+        self.steps += 1;
         self.idle_steps = if at > self.now { 0 } else { self.idle_steps + 1 };
-        assert!(self.idle_steps < 1_000_000, "the clock stands still");
+        Invariant::Progress.require(self.idle_steps < 100_000, || "the clock stands still".to_owned());
         self.now = self.now.max(at);
         self.deliver();
+        self.dialling = self.dialling.filter(|(_, until)| *until > self.now);
         let now = self.now();
         for host in [&mut self.near, &mut self.far] {
+            self.excused |= host.lost_at.is_some_and(|at| at.after_millis(RESUME_FOR_MS) <= now);
             host.session.handle_timeout(now, &mut host.ports);
             let (readable, writable) = host.ports.keep_pace(self.now);
             readable.into_iter().for_each(|slot| host.session.handle_readable(slot));
@@ -265,39 +219,70 @@ impl Pair {
             }
             host.audit.check(&host.ports);
         }
+        self.check_excuse();
         true
     }
 
+    fn check_excuse(&mut self) {
+        for (name, host) in [("gateway", &mut self.near), ("agent", &mut self.far)] {
+            let given_up = std::mem::take(&mut host.ports.given_up);
+            Invariant::Unbroken
+                .require(given_up == 0 || self.excused, || format!("the {name} gave {given_up} streams up"));
+        }
+    }
+
+    /// What comes back on the gateway's link is not read while it waits for the answer on the next.
+    fn is_unread(&self, link: u32, way: usize) -> bool {
+        way == BACK && self.dialling.is_some_and(|(number, _)| number != link) && self.near.link == Some(link)
+    }
+
     fn next_event(&self) -> Option<u64> {
-        let links = self.links.iter().flat_map(|link| &link.ways).filter_map(|way| way.next_arrival());
+        let ways = self.links.iter().flat_map(|link| [(link, THERE), (link, BACK)]);
+        let read = ways.filter(|(link, way)| !self.is_unread(link.number, *way));
+        let links = read.filter_map(|(link, way)| link.ways[way].next_arrival());
         let hosts = [&self.near, &self.far].into_iter().flat_map(|host| {
             [host.session.next_timeout().map(Instant::as_micros), host.ports.next_pace()].into_iter().flatten()
         });
-        links.chain(hosts).min()
+        links.chain(hosts).chain(self.dialling.map(|(_, until)| until)).min()
     }
 
     /// Lets both sides say what they have to say.
     fn pump(&mut self) {
-        let now = self.now();
-        for (way, host) in [&mut self.near, &mut self.far].into_iter().enumerate() {
-            host.wake();
-            while let Some(message) = host.session.poll_message(now, &mut host.ports) {
-                let bytes = [&message.prefix, message.record].concat();
-                host.audit.wrote(&bytes);
-                if let Some(link) = self.links.iter_mut().find(|link| Some(link.number) == host.link) {
-                    link.ways[way].push(self.now, bytes);
-                }
+        for way in [THERE, BACK] {
+            loop {
+                let now = self.now();
+                let host = if way == THERE { &mut self.near } else { &mut self.far };
                 host.wake();
+                let Some(message) = host.session.poll_message(now, &mut host.ports) else { break };
+                host.audit.wrote(message.record);
+                let bytes = [&message.prefix, message.record].concat();
+                if let Some(number) = host.link {
+                    self.hand_over(number, way, bytes);
+                }
             }
         }
     }
 
+    /// Hands a message to a link, if it is still there.
+    fn hand_over(&mut self, link: u32, way: usize, message: Vec<u8>) {
+        let Some(link) = self.links.iter_mut().find(|other| other.number == link) else { return };
+        let messages = match &mut self.tamper {
+            Some(tamper) => tamper(way, message),
+            None => vec![message],
+        };
+        messages.into_iter().for_each(|message| link.ways[way].push(self.now, message));
+    }
+
     fn deliver(&mut self) {
         for index in 0..self.links.len() {
-            for way in [0, 1] {
-                while let Some(message) = self.links[index].ways[way].pop(self.now) {
+            for way in [THERE, BACK] {
+                let number = self.links[index].number;
+                while !self.is_unread(number, way)
+                    && let Some(message) = self.links[index].ways[way].pop(self.now)
+                {
                     self.delivered += 1;
-                    if way == 0 { self.far_gets(index, &message) } else { self.near_gets(index, &message) }
+                    self.note(number, way, &message);
+                    if way == THERE { self.far_gets(index, &message) } else { self.near_gets(number, &message) }
                 }
             }
         }
@@ -305,32 +290,76 @@ impl Pair {
 
     fn far_gets(&mut self, index: usize, message: &[u8]) {
         let (now, number) = (self.now(), self.links[index].number);
-        let host = &mut self.far;
-        if host.link == Some(number) {
-            host.audit.got(message);
-            let taken = host.session.handle_message(now, message, &mut host.ports);
-            taken.expect("the far side broke no rule");
-        } else if number > host.session.link_number()
-            && let Ok(hello) = Hello::decode(message)
-            && host.hello(now, &hello)
-        {
-            let mut buffer = [0; MAX_HELLO];
-            let answer = host.session.hello(number).encode(&mut buffer).to_vec();
-            self.links[index].ways[1].push(self.now, answer);
+        if !std::mem::replace(&mut self.links[index].greeted, true) {
+            return self.far_greeted(number, message);
+        }
+        if self.far.link == Some(number) {
+            self.far.takes(now, message);
         }
     }
 
-    fn near_gets(&mut self, index: usize, message: &[u8]) {
-        let (now, number) = (self.now(), self.links[index].number);
-        let host = &mut self.near;
-        if self.dialling == Some(number) {
-            self.dialling = None;
-            host.hello(now, &Hello::decode(message).expect("a hello first"));
-        } else if host.link == Some(number) {
-            host.audit.got(message);
-            let taken = host.session.handle_message(now, message, &mut host.ports);
-            taken.expect("the near side broke no rule");
+    /// The first message of a link: the agent answers, or refuses.
+    fn far_greeted(&mut self, number: u32, message: &[u8]) {
+        let now = self.now();
+        // A gateway that never heard an answer knows of no session to go on with.
+        self.excused |= self.near.resumptions.is_empty();
+        let before = self.far.link;
+        let hello = Hello::decode(message).expect("a hello first");
+        self.heard[THERE].push(hello);
+        if !self.far.hello(now, &hello) {
+            return self.hand_over(number, BACK, CLOSED);
         }
+        if let Some(before) = before {
+            self.hand_over(before, BACK, CLOSED);
+        }
+        let answer = self.far.session.hello(number);
+        self.hand_over(number, BACK, answer.encode(&mut [0; MAX_HELLO]).to_vec());
+        self.meet();
+    }
+
+    fn near_gets(&mut self, number: u32, message: &[u8]) {
+        let now = self.now();
+        if self.dialling.take_if(|(dialled, _)| *dialled == number).is_none() {
+            if self.near.link == Some(number) {
+                self.near.takes(now, message);
+            }
+        } else if message != CLOSED {
+            let before = self.near.link;
+            let hello = Hello::decode(message).expect("a hello first");
+            self.heard[BACK].push(hello);
+            let unwanted = if self.near.hello(now, &hello) { before } else { Some(number) };
+            if let Some(unwanted) = unwanted {
+                self.hand_over(unwanted, THERE, CLOSED);
+            }
+            self.meet();
+        }
+    }
+
+    /// Somebody else answers instead of the agent; the link is none.
+    pub fn hijack_dial(&mut self) {
+        if let Some((number, _)) = self.dialling.take() {
+            self.links.retain(|link| link.number != number);
+        }
+    }
+
+    /// Both sides on one link have settled what was lost before.
+    fn meet(&mut self) {
+        self.check_excuse();
+        self.excused &= !self.is_linked();
+    }
+
+    fn note(&mut self, link: u32, way: usize, message: &[u8]) {
+        let Some(trace) = &mut self.trace else { return };
+        if trace.len() == 30 {
+            trace.pop_front();
+        }
+        let what = match message {
+            [] => "closed".to_owned(),
+            [0, ..] => format!("{:?}", Hello::decode(message)),
+            _ => frames(message).iter().map(|(frame, _)| format!("{frame:?}")).collect::<Vec<_>>().join(", "),
+        };
+        let to = ["agent", "gateway"][way];
+        trace.push_back(format!("{:.6} s  link {link}, {to} gets {what}", self.now as f64 / 1e6));
     }
 
     /// Microseconds until 64 bytes said by `key` have come back from its echo; gives up after 20 seconds.
@@ -345,9 +374,11 @@ impl Pair {
     /// Streams open on both sides, and nothing in the pools.
     pub fn assert_empty(&self) {
         for host in [&self.near, &self.far] {
-            assert_eq!((host.session.streams_open(), host.ports.open()), (0, 0), "streams left");
-            assert_eq!(host.session.pool_used(), 0, "bytes left in the pool");
-            assert!(host.session.is_quiet(), "something left to say");
+            Invariant::Memory.require((host.session.streams_open(), host.ports.open()) == (0, 0), || {
+                format!("streams left: {} in the table, {} ports", host.session.streams_open(), host.ports.open())
+            });
+            Invariant::Memory.require(host.session.pool_used() == 0, || "bytes left in the pool".to_owned());
+            Invariant::Memory.require(host.session.is_quiet(), || "something left to say".to_owned());
         }
     }
 }

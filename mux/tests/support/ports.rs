@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 
 use umbilical_mux::{End, Mode, Ports, Read, ResetReason, Slot, Write};
 
+use super::invariant::Invariant;
+
 /// Bytes after which the pattern repeats: a prime, so that no block size divides it.
 const PERIOD: usize = 65_521;
 
@@ -33,6 +35,13 @@ pub struct Pace {
     pub next: u64,
 }
 
+impl Pace {
+    /// A reader that has its turn's worth of `room` waits for nothing.
+    fn is_wanted(&self, room: u64) -> bool {
+        room < self.bytes || room == u64::MAX
+    }
+}
+
 #[derive(Debug)]
 pub struct Port {
     pub key: u64,
@@ -45,6 +54,8 @@ pub struct Port {
     pub to_say: u64,
     pub said: u64,
     pub then: Then,
+    /// The session was told that it ended: what it would say now is not asked for.
+    pub over: bool,
     /// A read gives so many bytes at most.
     pub chunk: usize,
     pub say_pace: Option<Pace>,
@@ -82,6 +93,7 @@ impl Port {
             to_say: 0,
             said: 0,
             then: Then::Wait,
+            over: false,
             chunk: usize::MAX,
             say_pace: None,
             got: 0,
@@ -111,6 +123,11 @@ impl Port {
         Ok(port)
     }
 
+    /// Whether this end opened the stream; of services that echo, both ends say so.
+    pub fn is_opener(&self) -> bool {
+        self.half == 0
+    }
+
     fn heard_half(&self) -> u8 {
         if self.service.starts_with("echo") { 0 } else { 1 - self.half }
     }
@@ -127,33 +144,41 @@ pub struct Ended {
 #[derive(Debug, Default)]
 pub struct TestPorts {
     slots: BTreeMap<Slot, Port>,
+    by_key: BTreeMap<u64, Slot>,
     /// By key.
     pub ended: BTreeMap<u64, Ended>,
     /// Slots that became readable by themselves.
     pub readable: Vec<Slot>,
     /// Times that ports were asked to read.
     pub reads: u64,
+    /// Streams that ended because there was no link, or the peer forgot them.
+    pub given_up: u64,
 }
 
 impl TestPorts {
     pub fn put(&mut self, slot: Slot, port: Port) {
+        self.by_key.insert(port.key, slot);
         let before = self.slots.insert(slot, port);
         assert!(before.is_none(), "slot {slot:?} is used twice at once");
     }
 
     pub fn slot(&self, key: u64) -> Option<Slot> {
-        self.slots.iter().find(|(_, port)| port.key == key).map(|(slot, _)| *slot)
+        self.by_key.get(&key).copied()
     }
 
     /// The port of stream `key`, open or ended.
     pub fn port(&self, key: u64) -> &Port {
-        let open = self.slots.values().find(|port| port.key == key);
-        open.or_else(|| self.ended.get(&key).map(|ended| &ended.port)).expect("a stream of that key")
+        let ended = || self.ended.get(&key).map(|ended| &ended.port);
+        self.find_open(key).or_else(ended).expect("a stream of that key")
+    }
+
+    pub fn find_open(&self, key: u64) -> Option<&Port> {
+        self.by_key.get(&key).and_then(|slot| self.slots.get(slot))
     }
 
     pub fn port_mut(&mut self, key: u64) -> (Slot, &mut Port) {
-        let found = self.slots.iter_mut().find(|(_, port)| port.key == key);
-        found.map(|(slot, port)| (*slot, port)).expect("an open stream of that key")
+        let slot = self.by_key[&key];
+        (slot, self.slots.get_mut(&slot).expect("an open stream of that key"))
     }
 
     pub fn is_open(&self, key: u64) -> bool {
@@ -173,7 +198,8 @@ impl TestPorts {
     }
 
     pub fn next_pace(&self) -> Option<u64> {
-        self.slots.values().flat_map(|port| [port.say_pace, port.take_pace]).flatten().map(|pace| pace.next).min()
+        let pace = |port: &Port| [port.say_pace, port.take_pace.filter(|pace| pace.is_wanted(port.room))];
+        self.slots.values().flat_map(pace).flatten().map(|pace| pace.next).min()
     }
 
     /// Does what paced ports do until `now`; the slots that became readable, and writable.
@@ -181,12 +207,13 @@ impl TestPorts {
         let (mut readable, mut writable) = (Vec::new(), Vec::new());
         for (slot, port) in &mut self.slots {
             if let Some(pace) = port.say_pace.as_mut().filter(|pace| pace.next <= now) {
-                pace.next += pace.every_us;
+                pace.next = now + pace.every_us;
                 port.to_say += pace.bytes;
                 readable.push(*slot);
             }
-            if let Some(pace) = port.take_pace.as_mut().filter(|pace| pace.next <= now) {
-                pace.next += pace.every_us;
+            let room = port.room;
+            if let Some(pace) = port.take_pace.as_mut().filter(|pace| pace.next <= now && pace.is_wanted(room)) {
+                pace.next = now + pace.every_us;
                 // A reader that was waited for has no more than one turn's worth of room.
                 port.room = pace.bytes;
                 writable.push(*slot);
@@ -228,14 +255,17 @@ impl Ports for TestPorts {
                 port.asked = true;
                 Read::Pending
             }
-            Then::End => Read::End,
+            Then::End => {
+                port.over = true;
+                Read::End
+            }
             Then::Fail(reason) => Read::Failed(reason),
         }
     }
 
     fn write(&mut self, slot: Slot, chunks: &[&[u8]]) -> Write {
         let port = self.slots.get_mut(&slot).expect("write to a stream that is open");
-        assert!(!port.finished, "bytes after the end");
+        Invariant::Bytes.require(!port.finished, || format!("stream {}: bytes after the end", port.key));
         if port.mode == Mode::Datagram {
             let [letter] = chunks else { panic!("a datagram in {} pieces", chunks.len()) };
             if port.room > 0 {
@@ -248,7 +278,9 @@ impl Ports for TestPorts {
             assert!(!chunk.is_empty(), "asked to take nothing");
             let count = port.room.min(chunk.len() as u64) as usize;
             let expected = pattern(port.key, port.heard_half(), port.got, count);
-            assert!(&chunk[..count] == expected, "stream {}: other bytes than said at {}", port.key, port.got);
+            Invariant::Bytes.require(&chunk[..count] == expected, || {
+                format!("stream {}: other bytes than said at {}", port.key, port.got)
+            });
             port.got += count as u64;
             port.room -= if port.room == u64::MAX { 0 } else { count as u64 };
             taken += count;
@@ -268,7 +300,8 @@ impl Ports for TestPorts {
 
     fn finish(&mut self, slot: Slot) {
         let port = self.slots.get_mut(&slot).expect("end of a stream that is open");
-        assert!(!std::mem::replace(&mut port.finished, true), "ended twice");
+        let before = std::mem::replace(&mut port.finished, true);
+        Invariant::Bytes.require(!before, || format!("stream {}: ended twice", port.key));
         if port.echoes {
             port.then = Then::End;
             self.readable.push(slot);
@@ -277,6 +310,12 @@ impl Ports for TestPorts {
 
     fn release(&mut self, slot: Slot, end: End) {
         let port = self.slots.remove(&slot).expect("release of a stream that is open");
+        if self.by_key.get(&port.key) == Some(&slot) {
+            self.by_key.remove(&port.key);
+        }
+        if matches!(end, End::Reset(ResetReason::RESUME_EXPIRED | ResetReason::SESSION_LOST)) {
+            self.given_up += 1;
+        }
         let before = self.ended.insert(port.key, Ended { end, port });
         assert!(before.is_none_or(|before| before.port.key == 0), "released twice");
     }
