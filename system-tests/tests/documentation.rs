@@ -38,6 +38,27 @@ fn the_page_about_foreign_peers_shows_valid_configurations() {
     assert_eq!(names, ["agent.toml", "cloud.toml", "agent.toml"]);
 }
 
+/// In its tables: files in backticks, each with the names of tests behind it.
+#[test]
+fn the_page_about_resilience_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let page = fs::read_to_string(root.join("docs/resilience.md")).unwrap();
+    let rows = page.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit_once(" | ")).map(|(_, tests)| tests);
+    let mut found = 0;
+    for row in rows.filter(|row| row.contains('`')) {
+        let mut source = String::new();
+        for word in row.split('`').skip(1).step_by(2) {
+            if word.ends_with(".rs") {
+                source = fs::read_to_string(root.join(word)).unwrap_or_else(|error| panic!("{word}: {error}"));
+            } else {
+                assert!(source.contains(&format!("#[test]\nfn {word}()")), "no test {word} where the page says");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 40, "{found} tests are named");
+}
+
 /// The files it names are there too, in this deployment's folder; keys with a key in them.
 fn write_with_files(deployment: &Deployment, name: &str, shown: &str) {
     let moved = shown.replace("/etc/umbilical/", &deployment.path(""));

@@ -170,6 +170,7 @@ impl Run {
                     link.ways[*way].stalled_until = now.as_micros() + for_us;
                 }
             }
+            What::Doubt { on } => self.host(*on).session.probe(),
             What::AgentRestarts => self.pair.restart_far(RESTARTED),
             What::GoAway { on } => self.host(*on).session.go_away(1_000),
             What::Intrude(intrusion) => self.intruder.intrude(*intrusion, &mut self.pair),

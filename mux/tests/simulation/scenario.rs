@@ -81,6 +81,10 @@ pub enum What {
         way: usize,
         for_us: u64,
     },
+    /// A side doubts that its link is alive, and asks.
+    Doubt {
+        on: On,
+    },
     AgentRestarts,
     GoAway {
         on: On,
@@ -171,7 +175,8 @@ fn what(random: &mut Random, key: u64) -> What {
         73..91 => trouble(random),
         91 if random.one_in(4) => What::AgentRestarts,
         91 if random.one_in(4) => What::GoAway { on },
-        91..97 => What::Intrude(Intrusion::random(random)),
+        91..96 => What::Intrude(Intrusion::random(random)),
+        96 => What::Doubt { on },
         _ => What::Reconnect,
     }
 }
