@@ -161,7 +161,8 @@ where
     }
 
     /// This side's `Hello` for link `number`. The gateway sends it first, with a number above all before; the agent
-    /// answers with the gateway's number, after [`handle_hello`](Self::handle_hello).
+    /// answers with the gateway's number, after [`handle_hello`](Self::handle_hello). The gateway then takes no answer but
+    /// the one with the number of its last `Hello`.
     #[must_use]
     pub fn hello(&mut self, number: u32) -> Hello {
         self.link.dialled = number;

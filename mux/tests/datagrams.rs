@@ -139,3 +139,16 @@ fn a_port_is_always_offered_room_for_the_longest_datagram() {
     pair.run(60_000);
     assert_eq!(pair.far.ports.port(1).letters_in.len(), 60);
 }
+
+/// A stream that was woken for nothing is asked first, with the room that it would need; then it is the datagram's turn.
+#[test]
+fn they_do_not_wait_behind_a_stream_that_has_nothing_to_say() {
+    let mut pair = Pair::over(LinkShape::new(50.0, 10.0));
+    pair.near.open(pair.now(), "sink:1", 0).expect("room");
+    open_mail(&mut pair, 2);
+    pair.run(1_000);
+    pair.near.change(1, |_| {});
+    send(&mut pair, 2, letter(1, 100));
+    pair.run(1_000);
+    assert_eq!(pair.far.ports.port(2).letters_in, [letter(1, 100)]);
+}

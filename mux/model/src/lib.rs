@@ -1,9 +1,10 @@
 //! How a session outlives its links, as a model small enough that a model checker sees every order of events: what
 //! `docs/protocol.md` says of `Hello`, records, acknowledgements and the newest link, and nothing else.
 //!
-//! [`Resume`] explores with [stateright](https://www.stateright.rs): a few records each way, links that are cut and taken
-//! over at any moment, sides that forget. `tests/explore.rs` looks at all of it, and plants each [`Bug`] once;
-//! `tests/sessions.rs` walks every path of the model with two real sessions beside it, so that it says what the code does.
+//! [stateright](https://www.stateright.rs) explores [`Resume`]: a few records each way, links that are cut and taken over at
+//! any moment, sides that forget. `tests/explore.rs` looks at all of it, and plants each [`Bug`] once. The model is written in
+//! Rust, and not in a language made for it, so that `tests/sessions.rs` can walk each of its paths with two real sessions
+//! beside it: it says what the code does.
 //!
 //! | file | owns |
 //! | --- | --- |

@@ -87,7 +87,6 @@ impl Side {
         if bug != Some(Bug::SendsOn) {
             self.sent = 0;
         }
-        self.sent = self.sent.min(u8::try_from(self.kept.len()).unwrap_or(u8::MAX));
         (self.owes, self.asked) = (false, false);
         (self.link, self.number) = (Some(link), link);
         if continues {

@@ -89,25 +89,31 @@ where
             }
         }
         let size = self.inflight.record_size(self.prefix_length(now)).min(self.longest_record());
-        // A datagram needs room for the longest there is; where that is not to be had, control frames go without it.
-        let whole = self.streams.next_is_datagram() && self.ring.reserve(MIN_RECORD, MIN_RECORD).is_some();
-        let (least, most) = if whole { (MIN_RECORD, MIN_RECORD) } else { (size.min(2 * MAX_HEAD + size / 4), size) };
-        let Some(room) = self.ring.reserve(least, most) else {
-            self.inflight.note_limited();
-            return Err(Next::Held);
-        };
-        let round_trip = self.inflight.round_trip().map_or(0, |(_, smoothed)| smoothed);
-        let turn = Turn { now, round_trip, quantum: u32::try_from(size).unwrap_or(u32::MAX), bulk };
-        let mut room = Room::new(room);
-        self.streams.fill(turn, &mut room, ports);
-        match room.used() {
-            0 if self.streams.has_ready() => Err(Next::Held),
-            0 => Err(Next::Nothing),
-            length => {
-                self.ring.commit(length);
-                Ok(())
+        // Ports that had nothing to say after all may leave one in front that needs another room.
+        for _ in 0..2 {
+            // A datagram needs room for the longest there is; where that is not to be had, control frames go without it.
+            let whole = self.streams.next_is_datagram() && self.ring.reserve(MIN_RECORD, MIN_RECORD).is_some();
+            let (least, most) =
+                if whole { (MIN_RECORD, MIN_RECORD) } else { (size.min(2 * MAX_HEAD + size / 4), size) };
+            let Some(room) = self.ring.reserve(least, most) else {
+                self.inflight.note_limited();
+                break;
+            };
+            let round_trip = self.inflight.round_trip().map_or(0, |(_, smoothed)| smoothed);
+            let turn = Turn { now, round_trip, quantum: u32::try_from(size).unwrap_or(u32::MAX), bulk };
+            let mut room = Room::new(room);
+            self.streams.fill(turn, &mut room, ports);
+            match room.used() {
+                0 if !self.streams.has_ready() => return Err(Next::Nothing),
+                0 => {}
+                length => {
+                    self.ring.commit(length);
+                    return Ok(());
+                }
             }
         }
+        debug_assert!(self.ring.stored() > 0, "something to send is held though nothing is unacknowledged");
+        Err(Next::Held)
     }
 
     /// What the peer takes, but no more than a quarter of the ring: one record is filled while others are on their way.

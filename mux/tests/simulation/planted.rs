@@ -156,11 +156,11 @@ fn more_credit_than_was_granted() {
     assert_breaks(Invariant::Credit, &scenario(events), |pair| pair.tamper = Some(more));
 }
 
-/// An agent of that memory which says that it has [`SHAPE`].
-fn of_other_memory(pair: &mut Pair, shape: Shape) {
-    pair.far = Host::new(Side::Agent, shape);
+/// An agent with another memory than it may have.
+fn of_other_memory(pair: &mut Pair, has: Shape, may_have: Shape) {
+    pair.far = Host::new(Side::Agent, has);
     let floor = pair.far.session.hello(0).credit;
-    pair.far.audit = Audit::new(floor, SHAPE);
+    pair.far.audit = Audit::new(floor, may_have);
 }
 
 #[test]
@@ -169,20 +169,15 @@ fn a_pool_that_is_larger_than_it_may_be() {
         (0, open(On::Gateway, "sink", 1, 900_000)),
         (600, What::Change { on: On::Agent, pick: 0, habit: Habit::Room(0) }),
     ];
-    let plant = |pair: &mut Pair| of_other_memory(pair, Shape { receive: 4 * SHAPE.receive, ..SHAPE });
-    assert_breaks(Invariant::Pool, &scenario(events), plant);
+    let larger = Shape { receive: 4 * SHAPE.receive, ..SHAPE };
+    assert_breaks(Invariant::Pool, &scenario(events), |pair| of_other_memory(pair, larger, SHAPE));
 }
 
 #[test]
 fn a_ring_that_is_larger_than_it_may_be() {
     let events = [(0, open(On::Agent, "sink", 1, 900_000))];
     let small = Scenario { far: Shape { replay: MIN_REPLAY, ..SHAPE }, ..scenario(events) };
-    let plant = |pair: &mut Pair| {
-        pair.far = Host::new(Side::Agent, SHAPE);
-        let floor = pair.far.session.hello(0).credit;
-        pair.far.audit = Audit::new(floor, small.far);
-    };
-    assert_breaks(Invariant::Ring, &small, plant);
+    assert_breaks(Invariant::Ring, &small, |pair| of_other_memory(pair, SHAPE, small.far));
 }
 
 #[test]
