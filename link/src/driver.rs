@@ -269,6 +269,9 @@ impl Driver {
     }
 
     fn send_some(&mut self, now: Instant) -> Result<bool, WebSocketError> {
+        if !self.has_memory && !self.session.is_quiet() {
+            self.lend_memory(); // a word about shutting down, or to a peer that opened a stream
+        }
         let Some(link) = self.link.as_mut().filter(|link| link.writable) else { return Ok(false) };
         let mut cx = Context::from_waker(&self.wakers.link_write);
         if link.socket.poll_ready(&mut cx)?.is_pending() {
@@ -313,12 +316,17 @@ impl Driver {
         }
     }
 
-    fn open(&mut self, now: Instant, stream: NewStream) {
-        let NewStream { service, io, on_end } = stream;
+    /// Gives a session that gave its memory back some again.
+    fn lend_memory(&mut self) {
         if !self.has_memory {
             self.has_memory = self.session.lend(memory::allocate(self.config.session.shape)).is_ok();
         }
         self.quiet_since = None;
+    }
+
+    fn open(&mut self, now: Instant, stream: NewStream) {
+        let NewStream { service, io, on_end } = stream;
+        self.lend_memory();
         match self.session.open(now, io.mode()) {
             Ok(slot) => {
                 self.ports.put(slot, service, io, on_end);

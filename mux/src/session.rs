@@ -120,7 +120,8 @@ where
     }
 
     /// Takes the memory back from a session that [is quiet](Self::is_quiet), against empty memory. It keeps its place
-    /// and its link; it can carry no stream until memory is [lent](Self::lend) again. `None` if it is in use.
+    /// and its link; it can carry no stream and say nothing until memory is [lent](Self::lend) again, which is due as soon
+    /// as it is no longer quiet. `None` if it is in use.
     pub fn reclaim(&mut self, empty: Storage<B, S>) -> Option<Storage<B, S>> {
         if !self.is_quiet() {
             return None;
@@ -137,7 +138,7 @@ where
     /// # Errors
     /// What is too small in the storage for the session's shape.
     pub fn lend(&mut self, storage: Storage<B, S>) -> Result<(), ShapeError> {
-        debug_assert!(self.is_quiet(), "memory lent to a session that has some");
+        debug_assert_eq!(self.ring.capacity(), 0, "memory lent to a session that has some");
         self.ring.replace(storage.replay);
         self.streams.pool.replace(storage.receive);
         self.streams.table.replace(storage.streams);

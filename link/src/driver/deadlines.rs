@@ -86,3 +86,73 @@ impl Driver {
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+    use smol::{Async, LocalExecutor, Timer, future};
+    use umbilical_mux::{Config, Hello, MAX_RECORD, SessionId, Shape, Side};
+
+    use super::*;
+    use crate::driver::DriverConfig;
+    use crate::handle::NewLink;
+    use crate::keepalive::KeepAlive;
+    use crate::ports::NoServices;
+    use crate::transport::Transport;
+    use crate::upgrade::{Role, Upgraded};
+    use crate::websocket::WebSocket;
+
+    fn driver(side: Side) -> (Driver, crate::Handle) {
+        let shape = Shape { streams: 8, replay: 64 * 1024, receive: 64 * 1024 };
+        let session = Config { side, id: SessionId([7; 16]), shape, record: MAX_RECORD, resume_for_ms: 10_000 };
+        let keep_alive = KeepAlive::default();
+        let config = DriverConfig { session, name: "test".into(), keep_alive, release_memory: true };
+        Driver::new(config, NoServices).unwrap()
+    }
+
+    fn websockets() -> [WebSocket; 2] {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let far = listener.accept().unwrap().0;
+        [(near, Role::Client), (far, Role::Server)].map(|(socket, role)| {
+            WebSocket::new(Upgraded {
+                transport: Transport::Plain(Async::new(socket).unwrap()),
+                leftover: Vec::new(),
+                role,
+                subprotocol: None,
+                date: None,
+                zero_mask: false,
+                answers_pings: false,
+            })
+        })
+    }
+
+    #[test]
+    fn a_session_without_memory_takes_leave_at_once() {
+        let (mut gateway, to_gateway) = driver(Side::Gateway);
+        let now = gateway.clock.now();
+        gateway.release_memory_if_quiet(now);
+        gateway.release_memory_if_quiet(now.after_micros(micros(RELEASE_AFTER)));
+        assert!(!gateway.has_memory, "it is quiet");
+        let (agent, to_agent) = driver(Side::Agent);
+        let executor = LocalExecutor::new();
+        executor.spawn(gateway.run()).detach();
+        executor.spawn(agent.run()).detach();
+        let leave = executor.run(async {
+            let [near, mut far] = websockets();
+            to_gateway.link(NewLink { socket: near, hello: None }).unwrap();
+            let hello = Hello::decode(&far.next_message().await.unwrap()).unwrap();
+            to_agent.link(NewLink { socket: far, hello: Some(hello) }).unwrap();
+            assert!(matches!(to_gateway.event().await, Some(Event::LinkUp { .. })));
+            to_gateway.go_away(Duration::from_secs(3_600));
+            assert!(matches!(to_gateway.event().await, Some(Event::Ended(SessionEnd::Stopped))));
+            assert!(matches!(to_agent.event().await, Some(Event::LinkUp { .. })));
+            assert!(matches!(to_agent.event().await, Some(Event::PeerGoingAway)));
+        });
+        smol::block_on(future::or(leave, async {
+            Timer::after(Duration::from_secs(30)).await;
+            panic!("it waits for its streams, and there are none");
+        }));
+    }
+}
