@@ -56,12 +56,11 @@ impl Route {
                 RelayChoice::Embedded => return Err(RouteError::NoRelay),
             },
             (_, Some(embedded)) => {
-                let connection = embedded
-                    .hybrid_connection(device)
-                    .ok_or_else(|| RouteError::NoDevice { device: device.to_owned() })?;
+                let required = embedded.requires_client_authorization(device);
+                let required = required.ok_or_else(|| RouteError::NoDevice { device: device.to_owned() })?;
                 let auth = match embedded.rule_with(Right::Send, device) {
                     Some(rule) => Auth::Key { name: rule.name.clone(), key: rule.primary.clone() },
-                    None if !connection.requires_client_authorization => Auth::None,
+                    None if !required => Auth::None,
                     None => return Err(RouteError::NoKey { device: device.to_owned() }),
                 };
                 let endpoint = embedded.config.endpoints.first().ok_or(RouteError::NoRelay)?;

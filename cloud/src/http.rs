@@ -224,20 +224,25 @@ impl HandshakeError {
     }
 }
 
-/// An answer with its head and, unless it is a 101 or to a `HEAD`, the reason once more as a body for people with `curl`.
+/// An answer with its head and, unless it is a 101 or to a `HEAD`, a body: its own, or the reason once more for people with
+/// `curl`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Response {
     status: u16,
     reason: String,
     headers: Vec<(&'static str, String)>,
+    /// Whether there is a body.
     body: bool,
+    /// Media type and text of a body of its own.
+    content: Option<(&'static str, String)>,
 }
 
 impl Response {
     /// An answer. Of `reason`, only printable ASCII is kept; if it is empty, the status' usual phrase takes its place.
     #[must_use]
     pub fn new(status: u16, reason: &str) -> Self {
-        Self { status, reason: reason_phrase(status, reason), headers: Vec::new(), body: status != 101 }
+        let reason = reason_phrase(status, reason);
+        Self { status, reason, headers: Vec::new(), body: status != 101, content: None }
     }
 
     /// The answer to a WebSocket handshake. It never agrees to an extension.
@@ -266,6 +271,13 @@ impl Response {
         let mut value = value.into();
         value.retain(|char| !char.is_control());
         self.headers.push((name, value));
+        self
+    }
+
+    /// The same with a body of its own, of this media type.
+    #[must_use]
+    pub fn content(mut self, media_type: &'static str, body: String) -> Self {
+        self.content = Some((media_type, body));
         self
     }
 
@@ -309,12 +321,17 @@ impl Response {
             let _ = write!(out, "{name}: {value}\r\n");
         }
         if self.status != 101 {
-            let length = self.reason.len() + 1;
-            let _ = write!(out, "Content-Type: text/plain\r\nContent-Length: {length}\r\nConnection: close\r\n");
+            let (media_type, length) = match &self.content {
+                Some((media_type, body)) => (*media_type, body.len()),
+                None => ("text/plain", self.reason.len() + 1),
+            };
+            let _ = write!(out, "Content-Type: {media_type}\r\nContent-Length: {length}\r\nConnection: close\r\n");
         }
         out.push_str("\r\n");
-        if self.body {
-            let _ = writeln!(out, "{}", self.reason);
+        match &self.content {
+            _ if !self.body => {}
+            Some((_, body)) => out.push_str(body),
+            None => _ = writeln!(out, "{}", self.reason),
         }
         out.into_bytes()
     }

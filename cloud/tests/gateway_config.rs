@@ -119,6 +119,11 @@ fn the_example_loads_and_shows_the_defaults() {
         "max-connections = 20000",
         "response-timeout",
         "secondary-file",
+        "state-directory",
+        "[relay.on-demand]",
+        "pattern",
+        "max = 10000",
+        "remove-after",
         "[relay.issuers.entra]",
         "issuer =",
         "jwks-url",
@@ -154,6 +159,9 @@ fn the_example_loads_and_shows_the_defaults() {
     let (one, other) = (config.relay.unwrap().config, full.relay.unwrap().config);
     assert_eq!((one.limits, one.deadlines), (other.limits, other.deadlines));
     assert_eq!((one.issuers.len(), other.issuers[0].issuer.grants.len()), (0, 1));
+    let on_demand = other.on_demand.unwrap();
+    assert_eq!((on_demand.most, on_demand.remove_after), (10_000, Duration::from_secs(30 * 24 * 3600)));
+    assert!(one.on_demand.is_none() && one.state_directory.is_none() && on_demand.requires_client_authorization);
     assert_eq!(
         one.hybrid_connections[0].requires_client_authorization,
         other.hybrid_connections[0].requires_client_authorization

@@ -136,3 +136,18 @@ fn an_agent_without_room_for_another_session_says_so() {
         fifth.shutdown(Duration::ZERO).await;
     });
 }
+
+#[test]
+fn a_device_that_nobody_has_configured_is_linked_as_soon_as_it_comes() {
+    world::run(async {
+        let folder = Folder::new();
+        let relay = "[relay]\nlisten = '127.0.0.1:0'\ncertificate-file = '@relay.pem'\nkey-file = '@relay.key'\n\
+                     [relay.on-demand]\npattern = 'd*'\n\
+                     [relay.keys.listen]\nsecret-file = '@device.key'\nrights = ['listen']\n[gateway]\n";
+        let cloud = folder.start(&format!("{relay}{}", world::expose("d9", "echo")));
+        let exposure = world::exposure_of(&cloud, 0);
+        assert!(try_echo(exposure).await.is_err(), "nobody is there yet");
+        let _device = folder.device("d9", world::relay_of(&cloud), &[("echo", echo())]);
+        eventually("an answer", || async { try_echo(exposure).await.ok() }).await;
+    });
+}

@@ -22,6 +22,8 @@
 //! | `headers.rs` | HTTP headers inside those messages |
 //! | `close.rs` | close codes and their reasons |
 //! | `preamble.rs` | what azbridge's two ends say before payload |
+//! | `entity_path.rs` | names of what is made at run time, and patterns of them |
+//! | `management.rs` | hybrid connections as resources: Atom entries and descriptions; with the feature `management` |
 //! | `percent.rs` | percent coding, tolerant on input |
 
 mod address;
@@ -30,10 +32,13 @@ mod bearer;
 mod close;
 mod connection_string;
 mod control;
+mod entity_path;
 mod headers;
 mod http_target;
 mod issuer;
 mod key_set;
+#[cfg(feature = "management")]
+pub mod management;
 mod percent;
 mod preamble;
 mod rejection;
@@ -49,6 +54,7 @@ pub use control::{
     Accept, ControlError, ListenerMessage, MAX_MESSAGE_BYTES, RelayMessage, RemoteEndpoint, Request, RequestHead,
     Response,
 };
+pub use entity_path::{PathPattern, is_entity_path, listeners_of};
 pub use headers::{Headers, InvalidHeader};
 pub use http_target::{HttpTarget, request_address};
 pub use issuer::{Issuer, RELAY_AUDIENCE, SubjectGrant};

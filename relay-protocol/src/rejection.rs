@@ -191,7 +191,7 @@ pub(crate) fn sentence(error: &dyn fmt::Display) -> String {
 }
 
 /// Unix seconds as `2024-10-01T12:34:56`.
-struct Utc(u64);
+pub(crate) struct Utc(pub(crate) u64);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,10 +1,11 @@
 //! Promise: what the documents show works as it stands there.
 
-use std::{fs, path::Path};
+use std::{env, fs, path::Path, process::Command};
 
 use umbilical_system_tests::{
+    binaries,
     deployment::{Deployment, Setup, Topology},
-    process::run,
+    process::{Process, run},
     wait,
 };
 
@@ -23,10 +24,9 @@ fn the_readme_shows_valid_configurations() {
 
 #[test]
 fn the_page_about_foreign_peers_shows_valid_configurations() {
-    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/foreign-peers.md")).unwrap();
-    let shown = page.split("```toml\n# ").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let page = page("foreign-peers.md");
     let mut names = Vec::new();
-    for (name, text) in shown.map(|text| text.split_once('\n').unwrap()) {
+    for (name, text) in configurations(&page) {
         let deployment = Setup::new(Topology::Embedded).write();
         write_with_files(&deployment, name, text);
         match name {
@@ -57,6 +57,51 @@ fn the_page_about_resilience_names_tests_that_there_are() {
         }
     }
     assert!(found > 40, "{found} tests are named");
+}
+
+#[test]
+fn the_page_about_hybrid_connections_made_at_run_time_shows_what_works() {
+    let page = page("management.md");
+    let [("cloud.toml", cloud), ("agent.toml", agent)] = configurations(&page)[..] else {
+        panic!("its configurations")
+    };
+    let deployment = Setup::new(Topology::Embedded).write();
+    let cloud = cloud.replace("0.0.0.0:443", &deployment.relay.to_string());
+    write_with_files(&deployment, "cloud.toml", &cloud.replace("/var/lib/umbilical", &deployment.path("state")));
+    let url = format!("ca-file = \"{}\"\nurl = \"{}", deployment.path("ca.pem"), deployment.relay_url());
+    write_with_files(&deployment, "agent.toml", &agent.replace("url = \"wss://relay.example.net", &url));
+    let relay = Process::start("relay", &mut deployment.cloud_command("run", "cloud.toml"));
+    relay.line_with(&["relay listens on"], wait::SOON);
+    let _agent = deployment.start_agent();
+    relay.line_with(&["hybrid connection gateway-0042 made for its first listener, key fleet"], wait::SOON);
+    relay.line_with(&["listener", "of gateway-0042 connected"], wait::SOON);
+
+    let script = page.split("```bash\n").nth(1).unwrap().split("```").next().unwrap();
+    let script = script.replace("relay.example.net", &format!("localhost:{}", deployment.relay.port()));
+    let programs = binaries::cloud();
+    let path = format!("{}:{}", programs.parent().unwrap().display(), env::var("PATH").unwrap());
+    let mut shell = Command::new("bash");
+    shell.args(["-euo", "pipefail", "-c", &script.replace("/etc/umbilical/", &deployment.path(""))]);
+    shell.env("PATH", path).env("CURL_CA_BUNDLE", deployment.path("ca.pem")).env("no_proxy", "*");
+    let answers = run("what the page shows", &mut shell, wait::SOON);
+    let [made, changed, all, listeners] = answers.lines().collect::<Vec<_>>()[..] else { panic!("{answers}") };
+    assert!(made.contains("<UserMetadata>hall 3</UserMetadata><ListenerCount>0<"), "{made}");
+    assert!(changed.contains("<UserMetadata>hall 4</UserMetadata>"), "{changed}");
+    let titles = ["<title type=\"text\">gateway-0042</title>", "<title type=\"text\">plant-7</title>"];
+    assert!(titles.iter().all(|title| all.contains(title)), "{all}");
+    assert!(listeners.contains("<RemoteEndpoint>127.0.0.1:"), "{listeners}");
+    relay.line_with(&["hybrid connection plant-7 deleted by 127.0.0.1:", "key admin"], wait::SOON);
+}
+
+fn page(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    fs::read_to_string(path).expect("the page is there")
+}
+
+/// The configurations that a page shows, with the file names that stand above them.
+fn configurations(page: &str) -> Vec<(&str, &str)> {
+    let shown = page.split("```toml\n# ").skip(1).filter_map(|rest| rest.split("```").next()?.split_once('\n'));
+    shown.collect()
 }
 
 /// The files it names are there too, in this deployment's folder; keys with a key in them.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::value::{Address, Bytes, Listen, Network, Period};
+use super::value::{Address, Bytes, Listen, LongPeriod, Network, Period};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -32,6 +32,19 @@ pub(super) struct RelayTable {
     pub(super) hybrid_connections: BTreeMap<Spanned<String>, HybridConnectionTable>,
     #[serde(default)]
     pub(super) issuers: BTreeMap<String, IssuerTable>,
+    pub(super) on_demand: Option<OnDemandTable>,
+    pub(super) state_directory: Option<Spanned<PathBuf>>,
+}
+
+/// `[relay.on-demand]`
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct OnDemandTable {
+    pub(super) pattern: Spanned<String>,
+    pub(super) max: Option<Spanned<usize>>,
+    pub(super) remove_after: Option<Spanned<LongPeriod>>,
+    #[serde(default = "yes")]
+    pub(super) requires_client_authorization: bool,
 }
 
 /// `[relay.issuers.NAME]`

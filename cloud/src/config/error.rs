@@ -169,6 +169,11 @@ pub enum Warning {
         /// Path of the hybrid connection.
         path: String,
     },
+    /// Listeners may make hybrid connections, and nobody may listen there.
+    NobodyMakes {
+        /// What they would have to match.
+        pattern: String,
+    },
     /// Neither relay nor gateway is configured.
     NothingToDo,
 }
@@ -198,6 +203,11 @@ impl fmt::Display for Warning {
                 f,
                 "no key has the right to listen at {path:?}; add [relay.hybrid-connections.{path:?}.keys.NAME] for its \
                  device"
+            ),
+            Self::NobodyMakes { pattern } => write!(
+                f,
+                "no key of the namespace has the right to listen, so no device makes {pattern:?}; add [relay.keys.NAME] with \
+                 \"listen\", or an issuer"
             ),
             Self::NothingToDo => f.write_str("neither [relay] nor [gateway] is configured: there is nothing to do"),
         }

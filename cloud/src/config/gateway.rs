@@ -303,7 +303,7 @@ fn read_exposure(
     if device.is_empty() {
         return Err(files.wrong(&table.device, "gateway.expose.device", "the name of a device", device));
     }
-    if embedded.is_some_and(|relay| relay.hybrid_connection(device).is_none()) {
+    if embedded.is_some_and(|relay| relay.requires_client_authorization(device).is_none()) {
         let expected = "a device of [relay.hybrid-connections]";
         return Err(files.wrong(&table.device, "gateway.expose.device", expected, device));
     }

@@ -2,19 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use toml::Spanned;
 use umbilical_link::tls;
-use umbilical_relay_protocol::{Right, Rights, Rule};
+use umbilical_relay_protocol::{PathPattern, Right, Rights, Rule};
 
-use super::document::{HybridConnectionTable, KeyTable, RelayTable, RightName};
+use super::document::{HybridConnectionTable, KeyTable, OnDemandTable, RelayTable, RightName};
 use super::error::{ConfigError, Problem, Warning};
 use super::file::Files;
 use super::issuers;
-use crate::relay::config::{Deadlines, Endpoint, HybridConnection, Limits, RelayConfig};
+use crate::relay::config::{
+    Deadlines, Endpoint, HybridConnection, Limits, MAX_HYBRID_CONNECTIONS, OnDemand, RelayConfig,
+};
 
 /// The most shared access keys of a namespace or of a hybrid connection, as on Azure: a token is tried with each of them.
 const MAX_RULES: usize = 12;
+
+/// Longer than a device is switched off in the ordinary course of things.
+const DEFAULT_REMOVE_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The embedded relay.
 #[derive(Debug, Clone)]
@@ -30,6 +36,17 @@ impl EmbeddedRelay {
     #[must_use]
     pub fn hybrid_connection(&self, path: &str) -> Option<&HybridConnection> {
         self.config.hybrid_connections.iter().find(|connection| connection.path.eq_ignore_ascii_case(path))
+    }
+
+    /// Whether senders to the device of this name need a token. A device that is not configured may still come to be: a
+    /// listener makes it, or the management API, of whose choice nothing is known here. `None` if there can be none.
+    #[must_use]
+    pub fn requires_client_authorization(&self, path: &str) -> Option<bool> {
+        let on_demand = self.config.on_demand.as_ref().filter(|on_demand| on_demand.pattern.matches(path));
+        let configured = self.hybrid_connection(path).map(|connection| connection.requires_client_authorization);
+        configured
+            .or_else(|| on_demand.map(|on_demand| on_demand.requires_client_authorization))
+            .or_else(|| self.config.state_directory.as_ref().map(|_| true))
     }
 
     /// A rule whose keys may `right` at `path`: the hybrid connection's own before the namespace's.
@@ -84,6 +101,11 @@ pub(super) fn read(table: RelayTable, files: &mut Files<'_>) -> Result<EmbeddedR
     }
     let rules = read_rules(table.keys, "relay.keys", files)?;
     let issuers = issuers::read(table.issuers, files)?;
+    let on_demand = table.on_demand.map(|table| read_on_demand(&table, files)).transpose()?;
+    let may_listen = !issuers.is_empty() || rules.iter().any(|rule| rule.rights.allow(Right::Listen));
+    if let (Some(on_demand), false) = (&on_demand, may_listen) {
+        files.warnings.push(Warning::NobodyMakes { pattern: on_demand.pattern.to_string() });
+    }
     let mut hybrid_connections = Vec::with_capacity(table.hybrid_connections.len());
     for (path, connection) in table.hybrid_connections {
         let trimmed = path.get_ref().trim_matches('/');
@@ -91,13 +113,15 @@ pub(super) fn read(table: RelayTable, files: &mut Files<'_>) -> Result<EmbeddedR
             let expected = "the name of a device, 1 to 260 bytes";
             return Err(files.wrong(&path, "relay.hybrid-connections", expected, path.get_ref()));
         }
-        hybrid_connections.push(read_hybrid_connection(trimmed, connection, &rules, !issuers.is_empty(), files)?);
+        hybrid_connections.push(read_hybrid_connection(trimmed, connection, may_listen, files)?);
     }
     let config = RelayConfig {
         endpoints: vec![Endpoint { address, tls }],
         public_origin,
         rules,
         issuers,
+        on_demand,
+        state_directory: table.state_directory.map(Spanned::into_inner),
         hybrid_connections,
         limits,
         deadlines,
@@ -108,16 +132,39 @@ pub(super) fn read(table: RelayTable, files: &mut Files<'_>) -> Result<EmbeddedR
 fn read_hybrid_connection(
     path: &str,
     table: HybridConnectionTable,
-    namespace: &[Rule],
-    by_issuers: bool,
+    others_may_listen: bool,
     files: &mut Files<'_>,
 ) -> Result<HybridConnection, ConfigError> {
     let rules = read_rules(table.keys, &format!("relay.hybrid-connections.{path}.keys"), files)?;
-    if !by_issuers && !rules.iter().chain(namespace).any(|rule| rule.rights.allow(Right::Listen)) {
+    if !others_may_listen && !rules.iter().any(|rule| rule.rights.allow(Right::Listen)) {
         files.warnings.push(Warning::NobodyMayListen { path: path.to_owned() });
     }
     let requires_client_authorization = table.requires_client_authorization;
     Ok(HybridConnection { path: path.to_owned(), rules, requires_client_authorization })
+}
+
+fn read_on_demand(table: &OnDemandTable, files: &Files<'_>) -> Result<OnDemand, ConfigError> {
+    let Some(pattern) = PathPattern::new(table.pattern.get_ref()) else {
+        let expected = "names of devices, with * for any characters but a slash, such as \"gateway-*\"";
+        return Err(files.wrong(&table.pattern, "relay.on-demand.pattern", expected, table.pattern.get_ref()));
+    };
+    let most = match &table.max {
+        None => MAX_HYBRID_CONNECTIONS,
+        Some(most) if (1..=MAX_HYBRID_CONNECTIONS).contains(most.get_ref()) => *most.get_ref(),
+        Some(most) => {
+            let found = most.get_ref().to_string();
+            return Err(files.wrong(most, "relay.on-demand.max", "a number from 1 to 10000", &found));
+        }
+    };
+    let remove_after = match &table.remove_after {
+        None => DEFAULT_REMOVE_AFTER,
+        Some(period) if !period.get_ref().0.is_zero() => period.get_ref().0,
+        Some(period) => {
+            return Err(files.wrong(period, "relay.on-demand.remove-after", "a duration from 1s", "0"));
+        }
+    };
+    let requires_client_authorization = table.requires_client_authorization;
+    Ok(OnDemand { pattern, most, remove_after, requires_client_authorization })
 }
 
 fn read_rules(keys: BTreeMap<String, KeyTable>, place: &str, files: &mut Files<'_>) -> Result<Vec<Rule>, ConfigError> {

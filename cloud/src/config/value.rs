@@ -126,12 +126,30 @@ impl TryFrom<String> for Period {
     type Error = Unexpected;
 
     fn try_from(text: String) -> Result<Self, Unexpected> {
-        let units = [('s', 1), ('m', 60), ('h', 3600)];
-        let seconds =
-            units.iter().find_map(|(unit, factor)| digits_of(text.strip_suffix(*unit)?)?.checked_mul(*factor));
-        let period = seconds.map(Duration::from_secs).filter(|period| *period <= LONGEST);
+        let period = seconds_of(&text).filter(|period| *period <= LONGEST);
         let expected = "a duration up to 24h, such as \"120s\", \"2m\" or \"1h\"";
         period.map(Self).ok_or(Unexpected { expected, found: text })
+    }
+}
+
+/// A string of a number and `s`, `m`, `h` or `d`; ten years at most.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct LongPeriod(pub(super) Duration);
+
+const TEN_YEARS: Duration = Duration::from_secs(3653 * 24 * 3600);
+
+impl TryFrom<String> for LongPeriod {
+    type Error = Unexpected;
+
+    fn try_from(text: String) -> Result<Self, Unexpected> {
+        let days = text.strip_suffix('d').and_then(digits_of).and_then(|days| days.checked_mul(24 * 3600));
+        let period = match days {
+            Some(seconds) => Some(Duration::from_secs(seconds)),
+            None => seconds_of(&text),
+        };
+        let expected = "a duration such as \"30d\" or \"12h\", up to 3653d";
+        period.filter(|period| *period <= TEN_YEARS).map(Self).ok_or(Unexpected { expected, found: text })
     }
 }
 
@@ -174,6 +192,12 @@ impl fmt::Display for Unexpected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "expected {}, found {:?}", self.expected, self.found)
     }
+}
+
+fn seconds_of(text: &str) -> Option<Duration> {
+    let units = [('s', 1), ('m', 60), ('h', 3600)];
+    let seconds = units.iter().find_map(|(unit, factor)| digits_of(text.strip_suffix(*unit)?)?.checked_mul(*factor));
+    seconds.map(Duration::from_secs)
 }
 
 /// Digits and nothing else: `parse` alone would take a sign.
@@ -229,6 +253,17 @@ mod tests {
         for wrong in ["", "udp:", "udp:161", "tcp:0.0.0.0:22", "UDP:0.0.0.0:161", "udp:udp:0.0.0.0:161", "udp:host:161"]
         {
             assert!(Listen::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn long_durations_may_be_in_days() {
+        let read = |text: &str| LongPeriod::try_from(text.to_owned()).ok().map(|period| period.0.as_secs());
+        assert_eq!(read("30d"), Some(30 * 86_400));
+        assert_eq!(read("36h"), Some(36 * 3600));
+        assert_eq!(read("3653d"), Some(3653 * 86_400));
+        for wrong in ["", "d", "30", "3654d", "-1d", "1w", "18446744073709551615d"] {
+            assert_eq!(read(wrong), None, "{wrong}");
         }
     }
 

@@ -58,6 +58,17 @@ pub(crate) async fn renewal(entity: &Found, token: &str) -> Result<Grant, TokenE
     grant(entity, token, Right::Listen, &entity.path).await
 }
 
+/// Whether this request to the namespace itself has `right` at `path`. Its token is in the header where listeners and senders
+/// have theirs, or in `Authorization`.
+///
+/// # Errors
+/// No token, or one that does not allow it.
+pub(crate) async fn manager(entity: &Found, head: &RequestHead, right: Right, path: &str) -> Result<Grant, Rejection> {
+    let token = head.header(AUTHORIZATION_HEADER).or_else(|| head.header("authorization"));
+    let token = token.filter(|token| !token.trim().is_empty()).ok_or_else(Rejection::token_missing)?;
+    grant(entity, token, right, path).await.map_err(|error| Rejection::token_refused(&error))
+}
+
 /// Seconds since 1970 by this machine's clock.
 pub(crate) fn now_unix() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())

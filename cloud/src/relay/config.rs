@@ -3,12 +3,13 @@
 //! Plain values, already checked: files, units and defaults of the configuration file are its reader's.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use umbilical_link::dial::{Dialer, Target};
 use umbilical_link::tls::ServerConfig;
-use umbilical_relay_protocol::{Issuer, KeySet, RENDEZVOUS_VALIDITY, Rule};
+use umbilical_relay_protocol::{Issuer, KeySet, PathPattern, RENDEZVOUS_VALIDITY, Rule};
 
 /// Everything a relay is told.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,10 @@ pub struct RelayConfig {
     pub issuers: Vec<TrustedIssuer>,
     /// The meeting points. Of two with the same path (ignoring case) the later counts.
     pub hybrid_connections: Vec<HybridConnection>,
+    /// Which hybrid connections a listener makes by coming. `None` if it makes none.
+    pub on_demand: Option<OnDemand>,
+    /// Where to keep what is made at run time. `None` keeps nothing: then only listeners make any.
+    pub state_directory: Option<PathBuf>,
     /// How much is too much.
     pub limits: Limits,
     /// How long is too long.
@@ -89,6 +94,24 @@ pub struct HybridConnection {
     /// Whether senders need a token. Listeners always do.
     pub requires_client_authorization: bool,
 }
+
+/// Hybrid connections that come to be when a listener comes, for fleets whose devices nobody wants to list.
+///
+/// The listener needs a token by a rule of the namespace, or of an issuer, that has the right to listen there.
+#[derive(Debug, Clone)]
+pub struct OnDemand {
+    /// What their paths must match.
+    pub pattern: PathPattern,
+    /// The most of them there may be, with all others no more than [`MAX_HYBRID_CONNECTIONS`].
+    pub most: usize,
+    /// Those that have had no listener for so long are removed. A restart counts as use.
+    pub remove_after: Duration,
+    /// Whether their senders need a token.
+    pub requires_client_authorization: bool,
+}
+
+/// The most hybrid connections there are before no more are made at run time, as on Azure.
+pub const MAX_HYBRID_CONNECTIONS: usize = 10_000;
 
 /// How much the relay takes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -67,12 +67,20 @@ async fn admit(
     handshake: &Handshake,
     target: &RequestTarget,
 ) -> Result<(Channel, Registration), Rejection> {
-    let found = shared.namespace.find(target.path()).filter(|(_, suffix)| suffix.is_empty());
-    let (entity, _) = found.ok_or_else(|| Rejection::endpoint_not_found(target.path()))?;
+    let found = || shared.namespace.find(target.path()).filter(|(_, suffix)| suffix.is_empty());
+    let (entity, _) = match found() {
+        Some(found) => found,
+        None => {
+            // seldom: no part of what each connection keeps in memory
+            Box::pin(shared.provisioning.on_demand(shared, &handshake.head, target)).await?;
+            // another listener's, that could not be kept: worth another try
+            found().ok_or_else(Rejection::busy)?
+        }
+    };
     let grant = authorize::listener(&entity, &handshake.head, target).await?;
     let id = tracking::listener_id(target.id()).map_err(|_| Rejection::internal())?;
     let origin = shared.origin(handshake)?;
-    let registration = shared.namespace.register(&entity, &id, &origin)?;
+    let registration = shared.namespace.register(&entity, &id, &origin, handshake.peer)?;
     // asked after registering: then either this sees the signal, or whoever gave it sees the registration
     if shared.stopping.is_raised() {
         return Err(Rejection::busy());

@@ -19,6 +19,8 @@
 //! | `penalty` | sources that are refused again and again |
 //! | `authorize` | tokens against rules and issuers |
 //! | `issuers`, `key_server` | who makes bearer tokens, and where its keys are |
+//! | `management` | hybrid connections as resources over HTTPS |
+//! | `provisioning`, `store` | those that are made at run time; where they are kept |
 //! | `namespace` | hybrid connections and the listeners at each |
 //! | `listen` | a listener's control channel |
 //! | [`connect`] | a sender, over the network or in this process, and the invitation of a listener |
@@ -64,28 +66,33 @@ mod invite;
 mod issuers;
 mod key_server;
 mod listen;
+mod management;
 pub mod metrics;
 mod namespace;
 mod penalty;
+mod provisioning;
 mod rendezvous;
 mod request_socket;
 mod requests;
 mod server;
 pub(crate) mod signal;
 mod splice;
+mod store;
 mod tracking;
 mod translate;
 
-use config::{Deadlines, Limits, RelayConfig};
+use config::{Deadlines, Limits, OnDemand, RelayConfig};
 use connect::SenderRequest;
 use handshake::Handshake;
 use metrics::RelayMetrics;
 use namespace::Namespace;
 use penalty::Penalties;
+use provisioning::Provisioning;
 use rendezvous::Rendezvous;
 use requests::Requests;
 use server::Bound;
 use signal::Signal;
+pub use store::StoreError;
 
 /// A running relay. Clones are the same relay; it runs until [`Relay::shutdown`], or for as long as its executor does.
 #[derive(Clone)]
@@ -97,6 +104,7 @@ pub(crate) struct Shared {
     executor: Arc<Executor<'static>>,
     settings: RwLock<Settings>,
     namespace: Arc<Namespace>,
+    provisioning: Provisioning,
     rendezvous: Arc<Rendezvous>,
     requests: Arc<Requests>,
     penalties: Penalties,
@@ -116,18 +124,23 @@ struct Settings {
     limits: Limits,
     deadlines: Deadlines,
     public_origin: Option<String>,
+    on_demand: Option<OnDemand>,
 }
 
 impl Relay {
     /// Listens on the configured endpoints and serves on `executor`.
     ///
     /// # Errors
-    /// An endpoint that cannot be listened on, or an origin that is none.
+    /// An endpoint that cannot be listened on, an origin that is none, or a state directory that cannot be used.
     pub fn start(executor: &Arc<Executor<'static>>, config: &RelayConfig) -> Result<Self, RelayError> {
         let settings = Settings::of(config)?;
+        let namespace = Arc::new(Namespace::default());
+        let provisioning =
+            Provisioning::open(config.state_directory.as_deref(), &namespace).map_err(RelayError::State)?;
         let shared = Arc::new(Shared {
             executor: Arc::clone(executor),
-            namespace: Arc::new(Namespace::default()),
+            namespace,
+            provisioning,
             rendezvous: Arc::new(Rendezvous::default()),
             requests: Arc::new(Requests::default()),
             penalties: Penalties::default(),
@@ -141,17 +154,21 @@ impl Relay {
         });
         let relay = Self { shared };
         relay.configure(config)?;
+        executor.spawn(Provisioning::sweep(Arc::clone(&relay.shared))).detach();
         Ok(relay)
     }
 
     /// Takes over another configuration. What it does not touch goes on: listeners and joins of hybrid connections that
     /// stay, sockets of endpoints that stay. Listeners keep the token they have shown, even if its rule is gone, until
-    /// it ends. [`Limits::handshakes`] stays as it was at the start.
+    /// it ends. What was made at run time stays. [`Limits::handshakes`] stays as it was at the start.
     ///
     /// # Errors
-    /// As for [`Relay::start`]; then nothing has changed.
+    /// As for [`Relay::start`], or another state directory; then nothing has changed.
     pub fn reload(&self, config: &RelayConfig) -> Result<(), RelayError> {
         let settings = Settings::of(config)?;
+        if self.shared.provisioning.directory() != config.state_directory.as_deref() {
+            return Err(RelayError::StateMoved);
+        }
         self.configure(config)?;
         *self.shared.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
         info!("relay reloaded: {} hybrid connections", config.hybrid_connections.len());
@@ -249,6 +266,11 @@ impl Shared {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).limits
     }
 
+    /// What listeners may make.
+    fn on_demand(&self) -> Option<OnDemand> {
+        self.settings.read().unwrap_or_else(PoisonError::into_inner).on_demand.clone()
+    }
+
     /// Where a listener is to dial: where it has dialled, unless the configuration knows better.
     fn origin(&self, handshake: &Handshake) -> Result<String, Rejection> {
         if let Some(origin) = &self.settings.read().unwrap_or_else(PoisonError::into_inner).public_origin {
@@ -274,21 +296,23 @@ impl Settings {
                 _ => return Err(RelayError::PublicOrigin(origin.clone())),
             },
         };
-        Ok(Self { limits: config.limits, deadlines: config.deadlines, public_origin })
+        Ok(Self {
+            limits: config.limits,
+            deadlines: config.deadlines,
+            public_origin,
+            on_demand: config.on_demand.clone(),
+        })
     }
 }
 
 /// A listener that is to come.
 #[derive(Debug)]
-pub struct Arrival(Option<Signal>);
+pub struct Arrival(Signal);
 
 impl Arrival {
-    /// Waits for it: for ever, if there is no such hybrid connection.
+    /// Waits for it, also if there is no such hybrid connection yet.
     pub async fn happened(&self) {
-        match &self.0 {
-            Some(arrived) => arrived.raised().await,
-            None => smol::future::pending().await,
-        }
+        self.0.raised().await;
     }
 }
 
@@ -305,6 +329,10 @@ pub enum RelayError {
     },
     /// [`RelayConfig::public_origin`] is not of the form `wss://host[:port]`.
     PublicOrigin(String),
+    /// The state directory cannot be used.
+    State(StoreError),
+    /// The state directory is another one than at the start.
+    StateMoved,
 }
 
 impl fmt::Display for RelayError {
@@ -324,6 +352,10 @@ impl fmt::Display for RelayError {
             Self::PublicOrigin(origin) => {
                 write!(f, "{origin:?} is no origin of a relay, expected wss://host[:port] without a path")
             }
+            Self::State(error) => error.fmt(f),
+            Self::StateMoved => {
+                f.write_str("`relay.state-directory` cannot change while the relay runs; restart it, or set it back")
+            }
         }
     }
 }
@@ -332,7 +364,8 @@ impl Error for RelayError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Listen { source, .. } => Some(source),
-            Self::PublicOrigin(_) => None,
+            Self::State(error) => Some(error),
+            Self::PublicOrigin(_) | Self::StateMoved => None,
         }
     }
 }

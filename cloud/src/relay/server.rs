@@ -24,7 +24,7 @@ use super::config::Endpoint;
 use super::handshake::{self, Handshake};
 use super::metrics::{Held, count};
 use super::signal::Signal;
-use super::{Shared, accept, connect, http_sender, listen, request_socket, tracking};
+use super::{Shared, accept, connect, http_sender, listen, management, request_socket, tracking};
 use crate::deadline;
 use crate::http::{HeadError, RequestHead, Response};
 use crate::listening;
@@ -212,6 +212,9 @@ async fn route(
 ) -> Option<(Transport, Vec<u8>)> {
     match RequestTarget::parse(&head.target) {
         Ok(target) => open(shared, transport, peer, head, leftover, target).await,
+        Err(AddressError::NotWebSocket) if management::is_meant(&head) => {
+            Box::pin(management::serve(shared, transport, peer, &head, leftover)).await;
+        }
         Err(AddressError::NotWebSocket) => {
             return Box::pin(http_sender::serve(shared, transport, peer, head, leftover)).await;
         }

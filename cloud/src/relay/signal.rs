@@ -12,6 +12,12 @@ pub(crate) struct Signal {
     receiver: Receiver<Infallible>,
 }
 
+impl Default for Signal {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Signal {
     pub(crate) fn new() -> Self {
         let (sender, receiver) = bounded(1);
@@ -24,6 +30,11 @@ impl Signal {
 
     pub(crate) fn is_raised(&self) -> bool {
         self.sender.is_closed()
+    }
+
+    /// Whether anybody else has it.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.receiver.receiver_count() > 1
     }
 
     /// Waits until it is raised.

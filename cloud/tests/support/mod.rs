@@ -21,8 +21,8 @@ use rcgen::{CertificateParams, KeyPair};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::StreamExt;
 use smol::{Async, Executor, Timer, future};
-use umbilical_cloud::relay::Relay;
 use umbilical_cloud::relay::config::{Deadlines, Endpoint, HybridConnection, Limits, RelayConfig};
+use umbilical_cloud::relay::{Relay, RelayError};
 use umbilical_link::tls::{self, ClientConfig, DefaultTimeProvider, Roots, ServerConfig};
 use umbilical_link::transport::{Transport, prepare_socket};
 use umbilical_relay_protocol::{Accept, Key, RelayMessage, RelayUrl, Rendezvous, Right, Rule, SasToken};
@@ -115,6 +115,8 @@ pub(crate) fn config() -> RelayConfig {
         rules: vec![rule("operator", "key of operator", &[Right::Manage])],
         issuers: Vec::new(),
         hybrid_connections: vec![entity("device", rules(), true), entity("open", rules(), false)],
+        on_demand: None,
+        state_directory: None,
         limits: Limits { refusals: 10_000, ..Limits::default() },
         deadlines: Deadlines {
             handshake: LONG,
@@ -133,6 +135,17 @@ pub(crate) fn config() -> RelayConfig {
 pub(crate) fn start(config: &RelayConfig) -> TestRelay {
     let relay = Relay::start(executor(), config).unwrap();
     TestRelay { address: relay.addresses()[0], tls: config.endpoints[0].tls.is_some(), relay }
+}
+
+/// Starts it as soon as its predecessor has let go of the state directory.
+pub(crate) async fn restarted(config: &RelayConfig) -> TestRelay {
+    loop {
+        match Relay::start(executor(), config) {
+            Ok(relay) => return TestRelay { address: relay.addresses()[0], tls: true, relay },
+            Err(RelayError::State(_)) => future::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 pub(crate) fn now() -> u64 {
