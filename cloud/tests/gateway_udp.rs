@@ -476,6 +476,26 @@ fn while_there_is_no_link_little_is_kept_and_nothing_for_long() {
 }
 
 #[test]
+fn a_device_that_stops_does_not_wait_for_whoever_may_be_silent() {
+    run(async {
+        let folder = Folder::new();
+        let cloud = folder.start(&format!("{RELAY}[gateway]\n{}", expose_udp("d1", "echo")));
+        let device =
+            udp_agent("d1", relay_of(&cloud), "echo", udp_echo()).replace("drain-for = \"0s\"", "drain-for = \"1h\"");
+        let mut stopping = folder.start_device("d1", &device);
+        linked(&cloud, "d1").await;
+        let client = Mail::to(exposure_of(&cloud, 0));
+        client.round_trip(b"before").await;
+        stopping.stop();
+        stopping.stopped().await;
+        open_clients(&cloud, 0, 0).await;
+        assert_eq!(status(&cloud, 0).failed, 0);
+        let _next = folder.start_device("d1", &device.replace("1h", "0s"));
+        client.answered(b"after").await;
+    });
+}
+
+#[test]
 fn tcp_and_udp_share_a_number_and_a_reload_takes_each_by_itself() {
     run(async {
         let folder = Folder::new();

@@ -306,6 +306,7 @@ impl Driver {
                 Poll::Ready(Some(Command::Open(stream))) => self.open(now, stream),
                 Poll::Ready(Some(Command::GoAway(time))) => {
                     self.session.go_away(u32::try_from(time.as_millis()).unwrap_or(u32::MAX));
+                    self.ports.end_datagrams();
                     self.drain_until = Some(now.after_micros(u64::try_from(time.as_micros()).unwrap_or(u64::MAX)));
                 }
                 Poll::Ready(Some(Command::Doubt)) => self.ask_for_a_sign(now),

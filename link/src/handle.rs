@@ -161,7 +161,7 @@ impl Handle {
         }
     }
 
-    /// No new streams; open ones have this long to finish, then the session ends.
+    /// No new streams; open ones have this long to finish, then the session ends. Those of datagrams end at once.
     pub fn go_away(&self, drain_for: Duration) {
         let _ = self.commands.try_send(Command::GoAway(drain_for));
     }

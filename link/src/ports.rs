@@ -52,7 +52,7 @@ struct Port {
     io: Io,
     service: Arc<str>,
     on_end: OnEnd,
-    /// The peer's half is closed: to be passed on once the service is dialled; the end of datagrams.
+    /// The peer's half is closed: to be passed on once the service is dialled. Of datagrams: the next read is the end.
     finished: bool,
     /// The last read was given less than it had room for: the kernel has no more, until it says so.
     drained: bool,
@@ -101,6 +101,18 @@ impl PortTable {
                     port.io.finish(&mut Context::from_waker(writing));
                 }
                 Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Ends all streams of datagrams, which have no end of their own that could be waited for.
+    pub(crate) fn end_datagrams(&mut self) {
+        for entry in &mut self.entries {
+            if let (Some(port), Some((reading, _))) = (&mut entry.port, &entry.wakers)
+                && port.io.mode() == Mode::Datagram
+            {
+                port.finished = true;
+                reading.wake_by_ref();
             }
         }
     }

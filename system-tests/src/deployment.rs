@@ -280,8 +280,7 @@ impl Deployment {
             let _ = writeln!(text, "[services.{name}]\ntarget = \"tcp:{target}\"");
         }
         for (name, target) in &self.setup.udp_services {
-            // a client that has left is known by its silence only, and what is open holds up the end of a test
-            let _ = writeln!(text, "[services.{name}]\ntarget = \"udp:{target}\"\nidle-timeout = \"2s\"");
+            let _ = writeln!(text, "[services.{name}]\ntarget = \"udp:{target}\"");
         }
         if let Some(service) = &self.setup.plain {
             let _ = writeln!(text, "[foreign]\nplain-service = \"{service}\"");

@@ -394,3 +394,75 @@ impl fmt::Debug for Clients {
         f.debug_struct("Clients").field("address", &self.socket.address()).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn mailbox(now: Instant) -> Mailbox {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let client = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        client.send_to(b"", socket.address()).unwrap();
+        smol::block_on(socket.readable()).unwrap();
+        let (origin, _) = socket.receive(&mut [0; 1], &mut Beside::new()).unwrap();
+        Mailbox::new(origin, now)
+    }
+
+    #[test]
+    fn a_mailbox_gives_what_it_took_whole_and_in_order() {
+        let now = Instant::now();
+        let mailbox = mailbox(now);
+        let datagrams = [vec![], vec![1], vec![2; MAX_DATAGRAM], vec![3; 1_472], vec![]];
+        let mut buffer = vec![0; MAX_DATAGRAM];
+        // more often than once around
+        for _ in 0..20 {
+            for datagram in &datagrams {
+                assert_eq!(mailbox.put(datagram, now), Put::Taken);
+            }
+            for datagram in &datagrams {
+                assert_eq!(mailbox.mail().take(&mut buffer, now), (Some(datagram.len()), 0));
+                assert!(buffer[..datagram.len()] == *datagram);
+            }
+            assert_eq!(mailbox.mail().take(&mut buffer, now), (None, 0));
+        }
+    }
+
+    #[test]
+    fn a_full_mailbox_takes_no_more_until_one_is_read() {
+        let now = Instant::now();
+        let mailbox = mailbox(now);
+        let taken = (0..).take_while(|_| mailbox.put(&[7; 994], now) == Put::Taken).count();
+        assert_eq!(taken, QUEUE_BYTES / 1_000);
+        // empty ones have their heads at least
+        assert_eq!(mailbox.put(&[7; 994], now), Put::Full);
+        assert!((0..QUEUE_BYTES).any(|_| mailbox.put(&[], now) == Put::Full));
+        assert_eq!(mailbox.mail().take(&mut [0; 1_000], now), (Some(994), 0));
+        assert_eq!(mailbox.put(&[7; 994], now), Put::Taken);
+    }
+
+    #[test]
+    fn nothing_is_read_that_has_waited_for_too_long() {
+        let start = Instant::now();
+        let mailbox = mailbox(start);
+        for second in 0..4 {
+            mailbox.put(&[second], start + Duration::from_secs(second.into()));
+        }
+        let mut buffer = [0; 16];
+        let late = start + MAX_WAIT + Duration::from_millis(1_500);
+        assert_eq!(mailbox.mail().take(&mut buffer, late), (Some(1), 2));
+        assert_eq!(buffer[0], 2);
+        assert_eq!(mailbox.mail().take(&mut buffer, late + MAX_WAIT), (None, 1));
+    }
+
+    #[test]
+    fn who_has_ended_takes_nothing_and_gives_what_there_is() {
+        let now = Instant::now();
+        let mailbox = mailbox(now);
+        mailbox.put(b"last", now);
+        mailbox.mail().end();
+        assert_eq!(mailbox.put(b"late", now), Put::Ended);
+        assert_eq!(mailbox.mail().take(&mut [0; 16], now), (Some(4), 0));
+    }
+}
