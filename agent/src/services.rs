@@ -159,9 +159,10 @@ impl ServiceTable {
                 tell_end(&name, ended);
             })
         };
+        let shown = target.to_string();
         match target {
             Target::Udp { host, port } => {
-                let target = UdpTarget { service: Arc::clone(&name), host, port, said };
+                let target = UdpTarget { service: Arc::clone(&name), host, port, shown, said };
                 match UdpPort::open(target, idle_timeout.max(may_be_silent)) {
                     Ok(port) => Ok((Io::Datagrams(Box::new(port)), on_end)),
                     Err(error) => {

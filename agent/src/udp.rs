@@ -49,6 +49,8 @@ pub(crate) struct UdpTarget {
     pub(crate) host: String,
     /// 1 to 65535.
     pub(crate) port: u16,
+    /// Both, as the configuration has them.
+    pub(crate) shown: String,
     /// The lines about it; all its streams share them.
     pub(crate) said: Arc<Paced>,
 }
@@ -111,10 +113,10 @@ impl UdpPort {
     }
 
     fn tell(&self, told: Told, what: &dyn std::fmt::Display) {
-        let UdpTarget { service, host, port, said } = &self.target;
+        let UdpTarget { service, shown, said, .. } = &self.target;
         match said.admit(told as u8, Instant::now()) {
-            Some(hidden) => warn!("service {service} at udp:{host}:{port}: {what}{hidden}"),
-            None => debug!("service {service} at udp:{host}:{port}: {what}"),
+            Some(hidden) => warn!("service {service} at {shown}: {what}{hidden}"),
+            None => debug!("service {service} at {shown}: {what}"),
         }
     }
 
@@ -248,7 +250,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(3600);
 
     fn target(host: &str, port: u16) -> UdpTarget {
-        UdpTarget { service: "snmp".into(), host: host.to_owned(), port, said: Arc::default() }
+        UdpTarget { service: "snmp".into(), host: host.to_owned(), port, shown: String::new(), said: Arc::default() }
     }
 
     /// A service on this machine, and a stream to it.

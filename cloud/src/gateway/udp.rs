@@ -107,6 +107,8 @@ pub(super) enum Dropped {
     Old(u64),
     /// The socket did not take an answer.
     Unsent(ErrorKind),
+    /// Its sender is nobody, or the port itself.
+    NoSender,
 }
 
 impl Dropped {
@@ -116,13 +118,14 @@ impl Dropped {
             Self::Full => 1,
             Self::Old(_) => 2,
             Self::Unsent(_) => 3,
+            Self::NoSender => 4,
         }
     }
 
     pub(super) fn count(self) -> u64 {
         match self {
             Self::Old(count) => count,
-            Self::TooLong(_) | Self::Full | Self::Unsent(_) => 1,
+            Self::TooLong(_) | Self::Full | Self::Unsent(_) | Self::NoSender => 1,
         }
     }
 }
@@ -138,6 +141,7 @@ impl fmt::Display for Dropped {
                 write!(f, "it waited for {} s; the link to the device is slow or lost", MAX_WAIT.as_secs())
             }
             Self::Unsent(kind) => write!(f, "the answer was not sent: {kind}"),
+            Self::NoSender => f.write_str("there is nobody at that address who could be answered"),
         }
     }
 }
@@ -191,7 +195,7 @@ impl Clients {
         let target = shared.target();
         let exposure = target.exposure();
         if !self.socket.may_answer(&origin) {
-            return shared.dropped(peer, Dropped::Unsent(ErrorKind::InvalidInput));
+            return shared.dropped(peer, Dropped::NoSender);
         }
         if let Some(objection) = shared.not_allowed(exposure, peer) {
             return shared.turn_away(exposure, peer, &objection);
@@ -205,7 +209,7 @@ impl Clients {
         }
         let most = exposure.max_connections.unwrap_or(usize::MAX);
         // those that made room are streams until the device has heard of it
-        if !self.table().make_room(most, now) || shared.open_streams() >= most.saturating_mul(2) {
+        if shared.open_streams() >= most.saturating_mul(2) || !self.table().make_room(most, now) {
             return shared.turn_away(exposure, peer, &Objection::TooMany { most });
         }
         let mailbox = Arc::new(Mailbox::new(origin, now));
@@ -251,7 +255,8 @@ impl Table {
         let busy = self.mailboxes.values().map(|mailbox| (mailbox.mail().busy_until(), mailbox.origin));
         let Some((until, origin)) = busy.min_by_key(|(until, _)| *until) else { return false };
         if now < until {
-            self.all_busy_until = Some(until);
+            // who is answered in the meantime makes room sooner
+            self.all_busy_until = Some(until.min(now + ANSWERED));
             return false;
         }
         if let Some(quiet) = self.mailboxes.remove(&origin) {
@@ -454,6 +459,29 @@ mod tests {
         assert_eq!(mailbox.mail().take(&mut buffer, late), (Some(1), 2));
         assert_eq!(buffer[0], 2);
         assert_eq!(mailbox.mail().take(&mut buffer, late + MAX_WAIT), (None, 1));
+    }
+
+    #[test]
+    fn room_is_made_by_who_was_answered_then_by_who_waited_and_only_when_it_must_be() {
+        let start = Instant::now();
+        let mut table = Table { mailboxes: HashMap::new(), all_busy_until: None };
+        let add = |table: &mut Table| {
+            let mailbox = Arc::new(mailbox(start));
+            table.mailboxes.insert(mailbox.origin, Arc::clone(&mailbox));
+            mailbox
+        };
+        let (waiting, answered) = (add(&mut table), add(&mut table));
+        assert!(table.make_room(3, start));
+        assert_eq!(table.mailboxes.len(), 2);
+        // all wait for an answer; one gets it while nobody looks
+        assert!(!table.make_room(2, start));
+        answered.mail().answered = true;
+        assert!(!table.make_room(2, start + ANSWERED / 2));
+        assert!(table.make_room(2, start + ANSWERED));
+        assert!(answered.mail().ended && !waiting.mail().ended);
+        assert!(!table.make_room(1, start + QUIET / 2));
+        assert!(table.make_room(1, start + QUIET));
+        assert!(waiting.mail().ended && table.mailboxes.is_empty());
     }
 
     #[test]
