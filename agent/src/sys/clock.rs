@@ -16,8 +16,8 @@ use smol::Async;
 /// Sleep shorter than this leaves connections as they were.
 const SHORT_SLEEP: Duration = Duration::from_secs(1);
 
-/// Far from any time that is ever set: the year 2200, in Unix seconds.
-const NEVER: i64 = 7_258_118_400;
+/// Far from any time that is ever set, in Unix seconds: the year 2200; where seconds have 32 bits, their last one.
+const NEVER: i64 = if cfg!(target_pointer_width = "32") { i32::MAX as i64 } else { 7_258_118_400 };
 
 /// Hears of changes of this machine's clock, from its making on.
 #[derive(Debug)]
