@@ -29,7 +29,7 @@ use umbilical_relay_protocol::RelayUrl;
 use self::{
     document::{At, Table},
     relay::read_relays,
-    value::{count, duration, size},
+    value::{count, duration, size, socket_path},
 };
 pub use self::{
     error::{ConfigError, Problem, Warning},
@@ -53,6 +53,8 @@ pub struct Config {
     pub memory: Memory,
     /// How long sessions wait.
     pub session: Session,
+    /// `[status] socket`: where to answer `umbilical-agent status`.
+    pub status: StatusSocket,
 }
 
 /// `[relay]`, or one of `[[relays]]`
@@ -169,6 +171,18 @@ pub struct Session {
     pub drain_for: Duration,
 }
 
+/// `socket` of `[status]`
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum StatusSocket {
+    /// Where the service manager or the distribution has a place for it.
+    #[default]
+    Default,
+    /// Nowhere.
+    None,
+    /// Here.
+    At(PathBuf),
+}
+
 impl Memory {
     /// The shape of each session.
     #[must_use]
@@ -225,8 +239,7 @@ impl Config {
     /// # Errors
     /// The first fault found, with its line.
     pub fn load(file: &Path) -> Result<(Config, Vec<Warning>), ConfigError> {
-        let text =
-            fs::read_to_string(file).map_err(|error| ConfigError::new(file, None, Problem::Unreadable(error)))?;
+        let text = read_text(file)?;
         let (config, files) = read_document(file, &text)?;
         let mut warnings = Vec::new();
         for named in files {
@@ -237,6 +250,15 @@ impl Config {
             warnings.push(Warning::NoServices);
         }
         Ok((config, warnings))
+    }
+
+    /// Reads of `file` only where the status socket is: who asks there need not be able to read what else it names.
+    ///
+    /// # Errors
+    /// The file can't be read, or this part of it is faulty.
+    pub fn status_socket(file: &Path) -> Result<StatusSocket, ConfigError> {
+        let text = read_text(file)?;
+        read_status(&mut Table::parse(file, &text)?)
     }
 
     /// Longest silence on links, whose session may have come by any relay.
@@ -254,9 +276,13 @@ impl Config {
     }
 }
 
+fn read_text(file: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(file).map_err(|error| ConfigError::new(file, None, Problem::Unreadable(error)))
+}
+
 fn read_document(file: &Path, text: &str) -> Result<(Config, Vec<NamedFile>), ConfigError> {
     let mut root = Table::parse(file, text)?;
-    root.only(&["relay", "relays", "services", "foreign", "http", "memory", "session"])?;
+    root.only(&["relay", "relays", "services", "foreign", "http", "memory", "session", "status"])?;
     let mut files = Vec::new();
     let relays = read_relays(&mut root, &mut files)?;
     let services = root.table("services")?.map(read_services).transpose()?.unwrap_or_default();
@@ -264,7 +290,20 @@ fn read_document(file: &Path, text: &str) -> Result<(Config, Vec<NamedFile>), Co
     let http = root.table("http")?.map(read_http).transpose()?;
     let memory = root.table("memory")?.map(read_memory).transpose()?.unwrap_or_default();
     let session = root.table("session")?.map(read_session).transpose()?.unwrap_or_default();
-    Ok((Config { relays, services, foreign, http, memory, session }, files))
+    let status = read_status(&mut root)?;
+    Ok((Config { relays, services, foreign, http, memory, session, status }, files))
+}
+
+fn read_status(root: &mut Table<'_>) -> Result<StatusSocket, ConfigError> {
+    let Some(mut table) = root.table("status")? else { return Ok(StatusSocket::Default) };
+    table.only(&["socket"])?;
+    let socket = table.optional("socket", "a path that begins with /, or \"none\"", |value| {
+        Some(match value.as_str()? {
+            "none" => StatusSocket::None,
+            path => StatusSocket::At(socket_path(path)?),
+        })
+    })?;
+    Ok(socket.map_or(StatusSocket::Default, |at| at.value))
 }
 
 fn read_services(mut table: Table<'_>) -> Result<BTreeMap<String, Service>, ConfigError> {

@@ -18,6 +18,8 @@
 //! | [`azbridge`] | the words in which azbridge's senders name a service |
 //! | [`http`] | answering an HTTP request from the device's own service |
 //! | [`guests`] | who may finish when the agent stops |
+//! | [`health`] | how it stands with its relays |
+//! | [`service_manager`], [`status`] | what systemd, and whoever asks, is told of that |
 //! | [`session`] | which link belongs to which session |
 //! | [`serial`] | a serial line as the far end of a stream |
 //! | [`services`] | the allow-list; dialling local ports |
@@ -35,6 +37,7 @@ pub mod control;
 pub mod credentials;
 pub mod foreign;
 pub mod guests;
+pub mod health;
 pub mod http;
 pub mod identity;
 pub mod listener;
@@ -45,9 +48,11 @@ pub mod relays;
 pub mod rendezvous;
 pub mod renewal;
 pub mod serial;
+pub mod service_manager;
 pub mod services;
 pub mod session;
 pub mod silence;
+pub mod status;
 pub mod stop;
 pub mod supervisor;
 pub mod sys;

@@ -22,6 +22,7 @@ use crate::{
     config,
     control::{Arrived, ControlChannel, Lost, OpenError},
     credentials::{Credentials, CredentialsError, Token},
+    health::{Place, Standing},
     presence::Presence,
     renewal::replacement,
     stop::Stop,
@@ -84,6 +85,8 @@ pub struct Listener {
     pub presence: Option<Rc<Presence>>,
     /// Told when the device has slept, and nobody knows what has become of its connections.
     pub woken: Rc<Event>,
+    /// What an operator is told of it.
+    pub standing: Rc<Standing>,
 }
 
 impl Listener {
@@ -96,6 +99,7 @@ impl Listener {
                 None => return,
                 Some(Ok((mut channel, token))) => {
                     info!("listening at {}", self.relay.url);
+                    self.standing.is(Place::Listening);
                     let here = self.presence.as_ref().map(Presence::enter);
                     give_back_freed_memory();
                     said.clear();
@@ -233,8 +237,9 @@ impl Listener {
             debug!("{text}; next try in {seconds:.1} s");
         } else {
             warn!("{text}; next try in {seconds:.1} s");
-            *said = text;
+            said.clone_from(&text);
         }
+        self.standing.is(Place::Away(text));
     }
 }
 

@@ -75,10 +75,15 @@ fn write_line(line: &mut impl Write, record: &Record<'_>, journal: bool) -> io::
         write!(line, "{:<5} ", record.level().as_str().to_ascii_lowercase())?;
     }
     let module = record.target().rsplit("::").next().unwrap_or_default();
-    let mut text = OneLine(String::with_capacity(128));
+    writeln!(line, "{}: {}", module.strip_prefix(OWN).unwrap_or(module), one_line(*record.args()))
+}
+
+/// The text with its control characters escaped: what a peer says begins no line of its own.
+pub(crate) fn one_line(text: fmt::Arguments<'_>) -> String {
+    let mut line = OneLine(String::with_capacity(128));
     // Writing to a `String` fails only if a `Display` does; the line then ends where it did.
-    let _ = text.write_fmt(*record.args());
-    writeln!(line, "{}: {}", module.strip_prefix(OWN).unwrap_or(module), text.0)
+    let _ = line.write_fmt(text);
+    line.0
 }
 
 fn priority(level: Level) -> u8 {
@@ -90,7 +95,6 @@ fn priority(level: Level) -> u8 {
     }
 }
 
-/// Text with its control characters escaped.
 struct OneLine(String);
 
 impl fmt::Write for OneLine {

@@ -4,7 +4,9 @@ use std::{ffi::OsString, fmt, io::Write, path::PathBuf, process::ExitCode};
 
 use smol::{LocalExecutor, channel, future};
 use umbilical_agent::{
+    config::{Config, StatusSocket},
     log,
+    status::{AskError, ask},
     supervisor::Agent,
     sys::{Request, Requests},
 };
@@ -13,15 +15,19 @@ const HELP: &str = "\
 Makes the configured ports of this device reachable through a relay.
 
 Usage: umbilical-agent --config FILE [--check]
+       umbilical-agent status [--config FILE | --socket PATH]
 
   --config FILE  configuration, TOML
   --check        check the configuration and the files it names, and exit
+  status         ask the running agent how it is doing
+  --socket PATH  where it answers; by default as FILE says, else in $RUNTIME_DIRECTORY or /run/umbilical
   --version      print the version and exit
   --help         print this and exit
 
 Signals: SIGTERM finishes (a second one: at once), SIGHUP reads the configuration again.
 UMBILICAL_LOG sets what is logged: error, warn, info (default), debug or trace.
 Exit codes: 0 stopped as asked, 1 failed while running, 2 not started: arguments or configuration are wrong.
+Exit codes of status: 0 it listens at a relay, 1 it runs and listens at none, 2 it does not run, 3 not to be known.
 ";
 
 /// Something failed while the agent was running.
@@ -29,8 +35,19 @@ const FAILED: u8 = 1;
 /// Nothing was started; starting again will not help.
 const REFUSED: u8 = 2;
 
+/// Of `status`: it runs and cannot be reached.
+const AWAY: u8 = 1;
+/// Of `status`: it does not run.
+const NOT_RUNNING: u8 = 2;
+/// Of `status`: the question is wrong, not allowed, or not answered.
+const NOT_KNOWN: u8 = 3;
+
 fn main() -> ExitCode {
-    let wish = match parse(std::env::args_os().skip(1)) {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.next_if(|first| first == "status").is_some() {
+        return status(arguments);
+    }
+    let wish = match parse(arguments) {
         Ok(wish) => wish,
         Err(error) => return refuse(&format_args!("{error}\nTry --help.")),
     };
@@ -81,6 +98,58 @@ fn run(agent: Agent) -> ExitCode {
         ExitCode::SUCCESS
     };
     smol::block_on(executor.run(future::or(agent, forward)))
+}
+
+/// `umbilical-agent status`, whose exit codes are its own.
+fn status(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let unknown = |error: &dyn fmt::Display| {
+        complain(&format_args!("umbilical-agent: {error}"));
+        ExitCode::from(NOT_KNOWN)
+    };
+    let socket = match parse_status(arguments) {
+        Ok(StatusWish::Help) => return say(HELP),
+        Ok(StatusWish::Socket(path)) => StatusSocket::At(path),
+        Ok(StatusWish::Config(file)) => match Config::status_socket(&file) {
+            Ok(socket) => socket,
+            Err(error) => return unknown(&error),
+        },
+        Ok(StatusWish::Default) => StatusSocket::Default,
+        Err(error) => return unknown(&format_args!("{error}\nTry --help.")),
+    };
+    let Some(path) = socket.path() else { return unknown(&"`status.socket` is \"none\": nobody can ask this agent") };
+    match ask(&path) {
+        Ok(told) => {
+            say(&told.screen);
+            ExitCode::from(if told.good { 0 } else { AWAY })
+        }
+        Err(error @ AskError::NotRunning(_)) => {
+            complain(&format_args!("umbilical-agent: {error}"));
+            ExitCode::from(NOT_RUNNING)
+        }
+        Err(error) => unknown(&error),
+    }
+}
+
+enum StatusWish {
+    Default,
+    Config(PathBuf),
+    Socket(PathBuf),
+    Help,
+}
+
+fn parse_status(arguments: impl Iterator<Item = OsString>) -> Result<StatusWish, lexopt::Error> {
+    use lexopt::Arg::{Long, Short};
+    let mut parser = lexopt::Parser::from_args(arguments);
+    let mut wish = StatusWish::Default;
+    while let Some(argument) = parser.next()? {
+        wish = match (argument, wish) {
+            (Long("help") | Short('h'), _) => return Ok(StatusWish::Help),
+            (Long("config") | Short('c'), StatusWish::Default) => StatusWish::Config(parser.value()?.into()),
+            (Long("socket"), StatusWish::Default) => StatusWish::Socket(parser.value()?.into()),
+            (other, _) => return Err(other.unexpected()),
+        };
+    }
+    Ok(wish)
 }
 
 enum Wish {

@@ -20,6 +20,7 @@ use crate::{
     config::{self, Config},
     credentials::Credentials,
     foreign::ForeignSenders,
+    health::{Health, Place, Standing},
     http::HttpRequests,
     listener::{LOOK_AGAIN, Listener},
     presence::Presence,
@@ -36,6 +37,8 @@ pub struct Device {
     pub clock: Arc<Clock>,
     /// Under which id relays know it.
     pub id: String,
+    /// Where it is kept how it stands with its relays.
+    pub health: Rc<Health>,
     /// Where links go.
     pub sessions: Rc<Sessions>,
     /// Where senders go that are no gateway.
@@ -55,6 +58,7 @@ struct Post {
     relay: config::Relay,
     answers: Rc<Answers>,
     requests: Rc<HttpRequests>,
+    standing: Rc<Standing>,
     listening: (Stopper, Task<()>),
 }
 
@@ -91,6 +95,7 @@ impl Relays {
             };
             self.posts.push(post);
         }
+        self.device.health.stand(self.posts.iter().map(|post| Rc::clone(&post.standing)).collect());
         let gone = before.len();
         before.into_iter().for_each(Post::retire);
         (changed, gone)
@@ -119,10 +124,11 @@ impl Relays {
     }
 
     fn post(&self, relay: config::Relay, dialer: Rc<Dialer>, config: &Config) -> Post {
-        let Device { executor, clock, id, sessions, foreign } = &self.device;
+        let Device { executor, clock, id, health, sessions, foreign } = &self.device;
         let doors = (Rc::clone(sessions), Rc::clone(foreign));
         let answers = Answers::new(Rc::clone(executor), doors, Rc::clone(&dialer), relay.url.tls());
         let requests = HttpRequests::new(Rc::clone(executor), Rc::clone(&dialer), &relay, config.http.as_ref());
+        let standing = health.standing(&relay.url);
         let (stopper, stop) = stop();
         let listener = Listener {
             credentials: Credentials::new(&relay.auth, &relay.url),
@@ -134,6 +140,7 @@ impl Relays {
             random,
             look_again: LOOK_AGAIN,
             woken: Rc::clone(&self.woken),
+            standing: Rc::clone(&standing),
         };
         let (asked, told) = (Rc::clone(&answers), Rc::clone(&requests));
         let listen = async move |stop: &Stop| listener.run(&asked, &told, stop).await;
@@ -141,10 +148,11 @@ impl Relays {
             None => executor.spawn(async move { listen(&stop).await }),
             Some(after) => {
                 let (presence, url) = (Rc::clone(&self.presence), relay.url.to_string());
-                executor.spawn(async move { in_reserve(&url, after, &presence, listen, &stop).await })
+                let reserve = Reserve { url, after, presence, standing: Rc::clone(&standing) };
+                executor.spawn(async move { reserve.listen(listen, &stop).await })
             }
         };
-        Post { relay, answers, requests, listening: (stopper, task) }
+        Post { relay, answers, requests, standing, listening: (stopper, task) }
     }
 }
 
@@ -164,19 +172,32 @@ impl Post {
     }
 }
 
-/// Listens only while no other relay is connected: from `after` without one until `after` with one.
-async fn in_reserve(url: &str, after: Duration, presence: &Presence, listen: impl AsyncFn(&Stop), stop: &Stop) {
-    while until(stop, presence.is_missing_for(after)).await {
-        warn!("no other relay has been connected for {} s: listening at the reserve {url}", after.as_secs());
-        let (stopper, enough) = self::stop();
-        let over = async {
-            if until(stop, presence.is_back_for(after)).await {
-                info!("another relay is connected again: leaving the reserve {url}");
-            }
-            drop(stopper);
-            future::pending::<()>().await;
-        };
-        future::or(listen(&enough), over).await;
+/// A relay that is listened at only while no other is connected: from `after` without one until `after` with one.
+struct Reserve {
+    url: String,
+    after: Duration,
+    presence: Rc<Presence>,
+    standing: Rc<Standing>,
+}
+
+impl Reserve {
+    async fn listen(&self, listen: impl AsyncFn(&Stop), stop: &Stop) {
+        let Reserve { url, after, presence, standing } = self;
+        standing.is(Place::InReserve);
+        while until(stop, presence.is_missing_for(*after)).await {
+            warn!("no other relay has been connected for {} s: listening at the reserve {url}", after.as_secs());
+            standing.is(Place::Connecting);
+            let (stopper, enough) = self::stop();
+            let over = async {
+                if until(stop, presence.is_back_for(*after)).await {
+                    info!("another relay is connected again: leaving the reserve {url}");
+                }
+                drop(stopper);
+                future::pending::<()>().await;
+            };
+            future::or(listen(&enough), over).await;
+            standing.is(Place::InReserve);
+        }
     }
 }
 

@@ -87,6 +87,16 @@ impl Sessions {
         self.table.borrow().len()
     }
 
+    /// How many streams they have.
+    pub async fn streams(&self) -> usize {
+        let handles: Vec<_> = self.table.borrow().iter().map(|entry| entry.handle.clone()).collect();
+        let mut streams = 0;
+        for handle in handles {
+            streams += handle.status().await.map_or(0, |status| usize::from(status.streams));
+        }
+        streams
+    }
+
     /// New sessions are made like this; those that exist stay as they are.
     pub fn set_limits(&self, limits: Limits) {
         *self.limits.borrow_mut() = limits;

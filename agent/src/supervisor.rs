@@ -8,11 +8,11 @@
 //!
 //! Everything runs on the thread that calls [`Agent::run`].
 
-use std::{fmt, path::PathBuf, rc::Rc, sync::Arc};
+use std::{fmt, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
 use event_listener::Event;
 use log::{debug, error, info, warn};
-use smol::{LocalExecutor, channel::Receiver, future};
+use smol::{LocalExecutor, Task, channel::Receiver, future};
 use umbilical_link::{
     dial::Dialer,
     proxy::{ProxySettings, ProxyUrlError},
@@ -21,15 +21,21 @@ use umbilical_link::{
 
 use crate::{
     clock::Clock,
-    config::{self, Config, ConfigError, ProxyChoice, Warning},
+    config::{self, Config, ConfigError, ProxyChoice, StatusSocket, Warning},
     foreign::ForeignSenders,
+    health::Health,
     identity::listener_id,
     memory::{Budget, all_foreign_bytes},
     relays::{Device, Relays, Route},
+    service_manager,
     services::ServiceTable,
     session::{Limits, Sessions},
+    status::{Status, StatusServer},
     sys::{ClockNews, Jump, Request, raise_file_limit, resident_bytes},
 };
+
+/// How much longer than `drain-for` an end may take: goodbyes on the way.
+const GOODBYES: Duration = Duration::from_secs(5);
 
 /// A configured agent that has not begun.
 pub struct Agent {
@@ -79,10 +85,13 @@ struct Supervisor {
     file: PathBuf,
     config: Config,
     clock: Arc<Clock>,
+    executor: Rc<LocalExecutor<'static>>,
+    health: Rc<Health>,
     services: Arc<ServiceTable>,
     sessions: Rc<Sessions>,
     foreign: Rc<ForeignSenders>,
     relays: Relays,
+    status: Option<Task<()>>,
 }
 
 impl Supervisor {
@@ -96,27 +105,70 @@ impl Supervisor {
         let sessions = Rc::new(Sessions::new(Rc::clone(executor), Arc::clone(&services), limits(&config)));
         let (foreign, keep_alive) = (config.foreign.clone(), config.keep_alive());
         let foreign = Rc::new(ForeignSenders::new(Rc::clone(executor), Arc::clone(&services), foreign, keep_alive));
+        let health = Rc::<Health>::default();
         let device = Device {
             executor: Rc::clone(executor),
             clock: Arc::clone(&clock),
             id,
+            health: Rc::clone(&health),
             sessions: Rc::clone(&sessions),
             foreign: Rc::clone(&foreign),
         };
         let mut relays = Relays::new(device);
         relays.change(routes(&config, dialers), &config);
         executor.spawn(look_after_sleep(Rc::clone(&sessions), relays.woken())).detach();
-        Supervisor { file, config, clock, services, sessions, foreign, relays }
+        let (executor, status) = (Rc::clone(executor), None);
+        let mut supervisor =
+            Supervisor { file, config, clock, executor, health, services, sessions, foreign, relays, status };
+        supervisor.offer_status();
+        supervisor.answer_to_service_manager();
+        supervisor
+    }
+
+    fn answer_to_service_manager(&self) {
+        let Supervisor { executor, health, .. } = self;
+        service_manager::ready(health);
+        executor.spawn(service_manager::follow(Rc::clone(health))).detach();
+        executor.spawn(service_manager::feed_watchdog()).detach();
+    }
+
+    /// Makes the status socket. A device that has no place for it is none the worse.
+    fn offer_status(&mut self) {
+        self.status = None;
+        let Some(path) = self.config.status.path() else { return };
+        match StatusServer::bind(&path) {
+            Ok(server) => {
+                let (file, health, sessions) = (self.file.clone(), Rc::clone(&self.health), Rc::clone(&self.sessions));
+                let status = Status { file, health, sessions };
+                self.status = Some(self.executor.spawn(async move { server.serve(&status).await }));
+            }
+            Err(error) if self.config.status == StatusSocket::Default => {
+                debug!("no status socket at {}: {error}", path.display());
+            }
+            Err(error) => {
+                warn!("no status socket at {}: {error}; see `[status] socket`", path.display());
+            }
+        }
     }
 
     async fn run(mut self, requests: &Receiver<Request>) {
         while let Ok(request) = requests.recv().await {
             match request {
-                Request::Reload => self.reload(),
+                Request::Reload => {
+                    service_manager::reloading();
+                    let outcome = self.reload();
+                    if let Err(refused) = &outcome {
+                        error!("{refused}; the configuration of before stays in force");
+                    }
+                    self.health.reloaded(outcome.err());
+                    service_manager::ready(&self.health);
+                }
                 Request::Stop => break,
             }
         }
         let drain_for = self.config.session.drain_for;
+        self.health.stopping();
+        service_manager::stopping(&self.health, drain_for + GOODBYES);
         info!("stopping: {} sessions have {} s to finish", self.sessions.count(), drain_for.as_secs());
         for (count, what) in [(self.foreign.count(), "foreign connections"), (self.relays.requests(), "HTTP requests")]
         {
@@ -124,7 +176,7 @@ impl Supervisor {
                 info!("so have {count} {what}");
             }
         }
-        let Supervisor { relays, sessions, foreign, .. } = self;
+        let Supervisor { relays, sessions, foreign, status, .. } = self;
         let farewell = async {
             // nobody new is let in from now on
             let drained = future::zip(sessions.drain(drain_for), foreign.drain(drain_for));
@@ -141,19 +193,16 @@ impl Supervisor {
             }
         };
         future::or(farewell, at_once).await;
+        if let Some(status) = status {
+            status.cancel().await;
+        }
     }
 
-    /// Takes up the configuration file as it is now; all of it, or nothing.
-    fn reload(&mut self) {
+    /// Takes up the configuration file as it is now; all of it, or nothing and says why.
+    fn reload(&mut self) -> Result<(), String> {
         let file = self.file.display().to_string();
-        let (mut config, warnings) = match Config::load(&self.file) {
-            Ok(loaded) => loaded,
-            Err(error) => return error!("{error}; the configuration of before stays in force"),
-        };
-        let dialers = match make_dialers(&config.relays, &self.clock) {
-            Ok(dialers) => dialers,
-            Err(error) => return error!("{file}: {error}; the configuration of before stays in force"),
-        };
+        let (mut config, warnings) = Config::load(&self.file).map_err(|error| error.to_string())?;
+        let dialers = make_dialers(&config.relays, &self.clock).map_err(|error| format!("{file}: {error}"))?;
         report(&warnings);
         if config.memory != self.config.memory {
             warn!("{file}: a change of [memory] takes effect when the agent is restarted");
@@ -161,7 +210,11 @@ impl Supervisor {
         }
         let budget_changed = config.http != self.config.http || config.relays.len() != self.config.relays.len();
         let (changed, gone) = self.services.replace(&config.services);
+        let status_moved = config.status.path() != self.config.status.path();
         self.config = config;
+        if status_moved {
+            self.offer_status();
+        }
         self.sessions.set_limits(limits(&self.config));
         if self.foreign.change(&self.config.foreign, self.config.keep_alive()) {
             let most = self.config.foreign.at_most();
@@ -178,6 +231,7 @@ impl Supervisor {
             (changed, gone) => format!("{changed} relays new or changed, {gone} gone"),
         };
         info!("{file} read again: {relays}; {changed} services new or changed, {gone} gone");
+        Ok(())
     }
 }
 

@@ -8,7 +8,8 @@ use std::{
 };
 
 use umbilical_agent::config::{
-    Auth, Config, Foreign, Http, HttpAddress, KeepAliveFrame, Memory, ProxyChoice, Session, Target, Warning, Welcome,
+    Auth, Config, Foreign, Http, HttpAddress, KeepAliveFrame, Memory, ProxyChoice, Session, StatusSocket, Target,
+    Warning, Welcome,
 };
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/agent.toml");
@@ -54,6 +55,7 @@ fn what_the_example_comments_out_is_the_default() {
         "#managed-identity",
         "#metadata-endpoint",
         "#plain-service",
+        "#socket",
     ];
     const DEFAULTS: usize = 12;
     let mut defaults = 0;
@@ -73,12 +75,13 @@ fn what_the_example_comments_out_is_the_default() {
     assert_eq!((config.memory, config.session), (Memory::default(), Session::default()));
     assert_eq!(config.foreign, Foreign { welcome: Welcome::Refused, connections: 8 });
     assert_eq!((&config.relays[0].proxy, config.http), (&ProxyChoice::Environment, None));
+    assert_eq!(config.status, StatusSocket::Default);
 }
 
 #[test]
 fn the_example_has_every_key() {
     let text = fs::read_to_string(EXAMPLE).unwrap();
-    let tables = ["", "relay.", "relay.auth.", "services.x.", "foreign.", "http.", "memory.", "session."];
+    let tables = ["", "relay.", "relay.auth.", "services.x.", "foreign.", "http.", "memory.", "session.", "status."];
     let in_tables = tables
         .map(|table| (table, format!("{table}no-such-key = 1\nservices.x.target = 'unix:/x'\n{LEAST}")))
         .into_iter()
@@ -163,7 +166,7 @@ fn each_fault_is_one_line_with_its_place_and_what_is_expected() {
         (String::new(), "agent.toml: `relay` is missing, expected a table with url and auth, or with connection-string-file".to_owned()),
         (
             with("[memmory]"),
-            "agent.toml:4: unknown key `memmory` at the top level, expected relay, relays, services, foreign, http, memory or session".to_owned(),
+            "agent.toml:4: unknown key `memmory` at the top level, expected relay, relays, services, foreign, http, memory, session or status".to_owned(),
         ),
         (
             with("[services.ssh]\ntarget = 'tcp:a:1'\nmax-stream = 1"),

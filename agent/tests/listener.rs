@@ -18,6 +18,7 @@ use umbilical_agent::{
     clock::Clock,
     config::{self, Auth, KeepAliveFrame, ProxyChoice},
     credentials::Credentials,
+    health::Health,
     listener::{Answer, Asked, Listener, Reply, Serve},
     stop::{Stopper, stop},
 };
@@ -92,6 +93,7 @@ impl Setting {
             look_again: Duration::from_millis(10),
             presence: None,
             woken: Rc::default(),
+            standing: Health::default().standing(&relay.url()),
         };
         Setting { relay, files, listener, senders: Senders::default(), requests: Requests::default() }
     }

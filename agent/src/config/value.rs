@@ -56,9 +56,7 @@ impl Target {
                 let host = host.to_owned();
                 Some(if kind == "tcp" { Target::Tcp { host, port } } else { Target::Udp { host, port } })
             }
-            ("unix", path) if path.starts_with('/') && path.len() <= UNIX_PATH && !path.contains('\0') => {
-                Some(Target::Unix(PathBuf::from(path)))
-            }
+            ("unix", path) => socket_path(path).map(Target::Unix),
             ("serial", line) => SerialLine::parse(line).map(Target::Serial),
             _ => None,
         }
@@ -139,6 +137,11 @@ impl fmt::Display for HttpAddress {
 
 fn is_host(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+}
+
+/// A path that a Unix socket can have.
+pub(super) fn socket_path(path: &str) -> Option<PathBuf> {
+    (path.starts_with('/') && path.len() <= UNIX_PATH && !path.contains('\0')).then(|| PathBuf::from(path))
 }
 
 pub(super) fn string(value: &DeValue<'_>) -> Option<String> {

@@ -98,7 +98,9 @@ impl Drop for Program {
 /// The program with these arguments, and nothing of the tests' own environment that it listens to.
 pub fn command(arguments: &[&str], environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_umbilical-agent"));
-    for variable in ["RUST_LOG", "UMBILICAL_LOG", "JOURNAL_STREAM", "HTTPS_PROXY", "https_proxy", "RUST_BACKTRACE"] {
+    let heard = ["RUST_LOG", "UMBILICAL_LOG", "JOURNAL_STREAM", "HTTPS_PROXY", "https_proxy", "RUST_BACKTRACE"];
+    let managed = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "RUNTIME_DIRECTORY"];
+    for variable in heard.iter().chain(&managed) {
         command.env_remove(variable);
     }
     command.args(arguments).envs(environment.iter().copied()).stdin(Stdio::null());
