@@ -105,6 +105,7 @@ impl Route {
             resume_for: DEFAULT_RESUME_FOR,
             keep_alive: KeepAlive::default(),
             drain_for: Some(Duration::ZERO),
+            returning_until: None,
         };
         let (executor, settings) = (Arc::clone(executor), Arc::new(RwLock::new(settings)));
         let common = Common { executor, settings, alive: Arc::default(), stopping: Signal::new() };

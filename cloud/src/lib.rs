@@ -11,8 +11,8 @@
 //! - [`gateway`]: public ports that lead to services of devices
 //! - [`connect`], [`stdio`]: one stream for a program that has a pipe and no port
 //! - [`admin`]: how it is all doing, over HTTP
-//! - [`log`], [`signals`]: lines on stderr; requests of operator and service manager
-#![forbid(unsafe_code)]
+//! - [`listening`], [`handed`]: sockets that many connect to, made here or by the service manager
+//! - [`log`], [`signals`], [`service_manager`]: lines on stderr; requests of operator and service manager; what the latter is told
 
 pub mod admin;
 pub mod config;
@@ -20,11 +20,13 @@ pub mod connect;
 pub mod connection_file;
 mod deadline;
 pub mod gateway;
+pub mod handed;
 pub mod http;
 mod listening;
 pub mod log;
 mod pinned;
 pub mod relay;
+pub mod service_manager;
 pub mod signals;
 pub mod stdio;
 pub mod supervisor;

@@ -13,7 +13,9 @@ use smol::{Executor, channel, future};
 use umbilical_cloud::config::{Auth, Config, ListenerKind};
 use umbilical_cloud::connect::Route;
 use umbilical_cloud::connection_file::{self, ConnectionFileError};
+use umbilical_cloud::handed;
 use umbilical_cloud::log;
+use umbilical_cloud::service_manager;
 use umbilical_cloud::signals::{Request, Requests};
 use umbilical_cloud::stdio::Stdio;
 use umbilical_cloud::supervisor::Cloud;
@@ -57,6 +59,10 @@ fn run(file: &Path) -> ExitCode {
     if let Err(error) = log::start() {
         return refuse(&error);
     }
+    // before there are other threads: it takes what it has read out of the environment
+    if let Err(error) = handed::take() {
+        return refuse(&error);
+    }
     on_all_cores(async |executor| serve(executor, file).await)
 }
 
@@ -69,6 +75,7 @@ async fn serve(executor: &Arc<Executor<'static>>, file: &Path) -> ExitCode {
         Ok(cloud) => cloud,
         Err(error) => return refuse(&error),
     };
+    executor.spawn(service_manager::feed_watchdog()).detach();
     let (sender, requests) = channel::unbounded::<Request>();
     // A task of its own: it is looked at when a signal came, not with each byte.
     let forward = executor.spawn(async move {

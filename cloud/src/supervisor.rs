@@ -15,13 +15,18 @@ use smol::channel::Receiver;
 use smol::future::{self, or};
 
 use crate::admin::{Admin, AdminError, Watched};
-use crate::config::{Config, ConfigError, Warning};
+use crate::config::{Config, ConfigError, Transport, Warning};
 use crate::gateway::{BoundExposures, ExposureError, Gateway};
+use crate::handed;
 use crate::relay::{Relay, RelayError};
+use crate::service_manager;
 use crate::signals::Request;
 
 /// How long a relay's joined connections may go on if there is no gateway to say.
 const DRAIN_FOR: Duration = Duration::from_secs(10);
+
+/// How much longer an end may take: goodbyes on the way.
+const GOODBYES: Duration = Duration::from_secs(5);
 
 /// The parts that run.
 pub struct Cloud {
@@ -32,6 +37,8 @@ pub struct Cloud {
     gateway: Option<Arc<Gateway>>,
     admin: Option<Admin>,
     watched: Watched,
+    /// Why the last reload changed nothing.
+    refused: Option<String>,
 }
 
 impl Cloud {
@@ -52,6 +59,7 @@ impl Cloud {
             gateway: None,
             admin: None,
             watched: Arc::new(RwLock::new(None)),
+            refused: None,
         };
         cloud.apply(config)?;
         Ok(cloud)
@@ -59,10 +67,14 @@ impl Cloud {
 
     /// Serves until it is asked to stop, and until that is done. A second request to stop ends the waiting.
     pub async fn run(mut self, requests: Receiver<Request>) {
+        service_manager::ready(&self.line());
         while let Ok(Request::Reload) = requests.recv().await {
+            service_manager::reloading();
             self.reload();
+            service_manager::ready(&self.line());
         }
         info!("stopping, open streams may finish");
+        service_manager::stopping(self.drain_for() + GOODBYES);
         let at_once = async {
             while let Ok(Request::Reload) = requests.recv().await {}
             warn!("stopped at once");
@@ -76,10 +88,40 @@ impl Cloud {
             tell(&warnings);
             self.apply(config)
         });
-        match outcome {
+        match &outcome {
             Ok(()) => info!("reloaded {}", self.file.display()),
             Err(error) => warn!("not reloaded, everything stays as it is: {error}"),
         }
+        self.refused = outcome.err().map(|error| error.to_string());
+    }
+
+    /// What runs, in a few words.
+    fn line(&self) -> String {
+        let connections = self.config.relay.as_ref().map_or(0, |relay| relay.config.hybrid_connections.len());
+        let exposures = self.gateway.as_ref().map_or(0, |gateway| gateway.addresses().len());
+        let refused = self.refused.as_deref().map(|refused| format!("; the last reload changed nothing: {refused}"));
+        format!("{connections} hybrid connections, {exposures} exposures{}", refused.unwrap_or_default())
+    }
+
+    /// Who connects to a socket of the service manager that nothing here listens on waits in vain.
+    fn tell_of_idle_sockets(&self) {
+        let exposures = self.config.gateway.iter().flat_map(|gateway| &gateway.exposures);
+        let gateway = exposures
+            .filter(|exposure| exposure.listen.transport == Transport::Tcp)
+            .map(|exposure| exposure.listen.address);
+        let relay = self.relay.iter().flat_map(Relay::addresses);
+        let used: Vec<_> = gateway.chain(relay).collect();
+        for address in handed::addresses().filter(|address| !used.contains(address)) {
+            warn!(
+                "the service manager holds {address} for us, and nothing of {} listens there: clients wait in vain; \
+                 take it out of the socket unit, or add an exposure",
+                self.file.display()
+            );
+        }
+    }
+
+    fn drain_for(&self) -> Duration {
+        self.config.gateway.as_ref().map_or(DRAIN_FOR, |gateway| gateway.drain_for)
     }
 
     /// The relay, if one runs.
@@ -102,7 +144,7 @@ impl Cloud {
 
     /// Stops everything: no more clients, the connected ones have `drain-for` to finish.
     pub async fn stop(self) {
-        let drain = self.config.gateway.as_ref().map_or(DRAIN_FOR, |gateway| gateway.drain_for);
+        let drain = self.drain_for();
         *self.watched.write().unwrap_or_else(PoisonError::into_inner) = None;
         let gateway = async {
             if let Some(gateway) = self.gateway {
@@ -150,7 +192,7 @@ impl Cloud {
         }
         *self.watched.write().unwrap_or_else(PoisonError::into_inner) = gateway.clone();
         let (old_gateway, old_relay) = (self.gateway.take(), self.relay.take());
-        let drain = self.config.gateway.as_ref().map_or(DRAIN_FOR, |gateway| gateway.drain_for);
+        let drain = self.drain_for();
         if let (Some(old), None) = (old_gateway, &gateway) {
             self.executor.spawn(async move { old.shutdown(drain).await }).detach();
         }
@@ -158,6 +200,7 @@ impl Cloud {
             self.executor.spawn(async move { old.shutdown(drain).await }).detach();
         }
         (self.relay, self.gateway, self.config) = (relay, gateway, config);
+        self.tell_of_idle_sockets();
         Ok(())
     }
 }

@@ -6,104 +6,15 @@
 mod world;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use umbilical_relay_protocol::{Key, Right, Rule, SasToken, authorize};
-use world::{
-    Client, Cuttable, Folder, PATIENCE, RELAY, echo, elsewhere, embedded, eventually, expose, pattern, run, try_echo,
-};
-
-fn command(folder: &Folder, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_umbilical-cloud"));
-    command.args(arguments.iter().map(|argument| argument.replace('@', &format!("{}/", folder.path("").display()))));
-    for variable in ["HTTPS_PROXY", "https_proxy", "UMBILICAL_LOG", "RUST_LOG", "JOURNAL_STREAM"] {
-        command.env_remove(variable);
-    }
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-/// Runs to the end: exit code, standard output, standard error.
-fn outcome(folder: &Folder, arguments: &[&str]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = command(folder, arguments).output().unwrap();
-    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
-}
-
-/// A program that serves. Dropped, it is killed.
-struct Serving {
-    child: Child,
-    lines: Arc<(Mutex<Vec<String>>, Condvar)>,
-}
-
-impl Serving {
-    fn start(folder: &Folder, config: &str) -> Self {
-        folder.write("cloud.toml", config);
-        Self::spawn(command(folder, &["run", "--config", "@cloud.toml"]))
-    }
-
-    fn spawn(mut command: Command) -> Self {
-        let mut child = command.spawn().unwrap();
-        let lines = Arc::<(Mutex<Vec<String>>, Condvar)>::default();
-        let (stderr, kept) = (child.stderr.take().unwrap(), Arc::clone(&lines));
-        thread::spawn(move || {
-            for line in std::io::BufRead::lines(std::io::BufReader::new(stderr)) {
-                kept.0.lock().unwrap().push(line.unwrap());
-                kept.1.notify_all();
-            }
-        });
-        Self { child, lines }
-    }
-
-    /// The first line that holds `text`.
-    fn line(&self, text: &str) -> String {
-        let end = Instant::now() + PATIENCE / 2;
-        let mut lines = self.lines.0.lock().unwrap();
-        loop {
-            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
-                return line.clone();
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "no line with {text:?} in {lines:#?}");
-            lines = self.lines.1.wait_timeout(lines, left).unwrap().0;
-        }
-    }
-
-    /// The address at the end of the first line that holds `text`.
-    fn address(&self, text: &str) -> SocketAddr {
-        let line = self.line(text);
-        let last = line.split_whitespace().last().unwrap();
-        let address = last.split_once("://").map_or(last, |(_, rest)| rest.split('/').next().unwrap());
-        address.parse().unwrap_or_else(|error| panic!("{line}: {error}"))
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
-    }
-
-    fn ended(&mut self) -> ExitStatus {
-        let end = Instant::now() + PATIENCE / 2;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < end, "it does not end: {:#?}", self.lines.0.lock().unwrap());
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use world::serving::{Serving, command, outcome};
+use world::{Client, Cuttable, Folder, RELAY, echo, elsewhere, embedded, eventually, expose, pattern, run, try_echo};
 
 #[test]
 fn it_serves_reloads_and_stops() {

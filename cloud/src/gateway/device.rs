@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smol::{Executor, channel};
 use socket2::SockRef;
@@ -44,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) keep_alive: KeepAlive,
     /// How long streams may go on, once the gateway is stopping.
     pub(crate) drain_for: Option<Duration>,
+    /// Devices may be on their way back from before a restart: until then their clients wait for them.
+    pub(crate) returning_until: Option<Instant>,
 }
 
 /// What the tasks of all devices share.

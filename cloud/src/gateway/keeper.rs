@@ -10,7 +10,7 @@
 //!
 //! It keeps a link up, so that the first client finds one. While there is none, a client's arrival makes the next dial
 //! immediate, and what comes of that dial decides about the client: a stream, or a closed connection. Clients never wait
-//! longer than one dial.
+//! longer than one dial; only after a restart that held their connections they wait for the devices to come back, too.
 //!
 //! Owns: sessions and their succession, when to dial. Leaves to others: how to dial (`sender`), the session itself
 //! (`umbilical_link::driver`).
@@ -351,7 +351,10 @@ impl Keeper {
 
     /// Tells the clients that wait, and the log what it does not know yet; the pause before the next dial.
     async fn failed(&mut self, error: &SenderError) -> Duration {
-        self.refuse_all(error);
+        let returning = self.returning(error);
+        if returning.is_zero() {
+            self.refuse_all(error);
+        }
         let text = error.to_string();
         let new = self.said.as_ref() != Some(&text);
         // that a device is offline is no surprise: the end of its last link was told, and its clients will be
@@ -362,10 +365,19 @@ impl Keeper {
         }
         self.said = Some(text);
         let (longest, asked) = (self.longest_pause().await, error.retry_after());
-        if error.is_lasting() {
+        let pause = if error.is_lasting() {
             self.backoff.after_refusal(longest, asked, random())
         } else {
             self.backoff.after_failure(longest, asked, random())
+        };
+        if returning.is_zero() { pause } else { pause.min(returning) }
+    }
+
+    /// How long clients go on waiting for a device that is not there.
+    fn returning(&self, error: &SenderError) -> Duration {
+        match (error, self.settings(|settings| settings.returning_until)) {
+            (SenderError::Offline { .. }, Some(until)) => until.saturating_duration_since(Instant::now()),
+            _ => Duration::ZERO,
         }
     }
 
@@ -420,6 +432,7 @@ mod tests {
             resume_for: Duration::ZERO,
             keep_alive: umbilical_link::KeepAlive::default(),
             drain_for: None,
+            returning_until: None,
         };
         let settings = Arc::new(RwLock::new(settings));
         let common = Common { executor, settings, alive: Arc::default(), stopping: Signal::new() };

@@ -15,7 +15,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use smol::Executor;
@@ -23,6 +23,7 @@ use umbilical_link::KeepAlive;
 
 use crate::config::{GatewayConfig, Listen, ListenerKind, RelayChoice};
 use crate::deadline;
+use crate::handed;
 use crate::relay::Relay;
 use crate::relay::signal::Signal;
 
@@ -46,6 +47,9 @@ pub use sender::{SUBPROTOCOL, Sender, SenderError};
 
 /// How much longer than `drain-for` a drain may take: goodbyes on the way.
 const GOODBYES: Duration = Duration::from_secs(3);
+
+/// How long clients whose connections were held during a restart wait for a device that is not back yet.
+const RETURNING: Duration = Duration::from_secs(10);
 
 /// A running gateway.
 pub struct Gateway {
@@ -90,6 +94,8 @@ impl Gateway {
             resume_for: config.resume_for,
             keep_alive: keep_alive(config.keep_alive),
             drain_for: None,
+            // without held sockets, who came during a restart was refused already
+            returning_until: handed::addresses().next().map(|_| Instant::now() + RETURNING),
         };
         let (executor, settings) = (Arc::clone(executor), Arc::new(RwLock::new(settings)));
         let common = Common { executor, settings, alive: Arc::default(), stopping: Signal::new() };

@@ -4,6 +4,8 @@
 // Each test program uses its own part of this.
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub(crate) mod serving;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::future::Future;
