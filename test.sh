@@ -21,6 +21,8 @@ programs=(
     curl:curl
     node:nodejs npm:npm
     python3:python3 pip3:python3-pip
+    systemd-analyze:systemd systemd-socket-activate:systemd systemd-sysusers:systemd systemd-tmpfiles:systemd
+    strace:strace readelf:binutils dpkg-deb:dpkg git:git
 )
 
 # PostgreSQL's programs live beside each other, outside of PATH.

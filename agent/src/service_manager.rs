@@ -11,7 +11,7 @@
 //! A device without a network has started as well as it can, and what comes behind it in the boot order must not wait for a
 //! modem: whether it is connected is what `STATUS` says.
 
-use std::{rc::Rc, time::Duration};
+use std::{env, os::unix::net::UnixDatagram, rc::Rc, time::Duration};
 
 use log::warn;
 use sd_notify::NotifyState;
@@ -62,7 +62,15 @@ pub async fn feed_watchdog() {
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        warn!("can't reach the service manager at NOTIFY_SOCKET: {error}");
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    // not by `sd_notify::notify`: it waits for a service manager that is stuck, and nothing here may
+    let told = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.connect(&path)?;
+        socket.send(message.as_bytes())
+    });
+    if let Err(error) = told {
+        warn!("can't tell the service manager at NOTIFY_SOCKET: {error}");
     }
 }

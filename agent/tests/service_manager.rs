@@ -150,12 +150,26 @@ fn the_watchdog_is_fed_while_the_loop_turns_and_not_while_it_is_stuck() {
 }
 
 #[test]
+fn a_manager_that_is_stuck_holds_up_nothing() {
+    World::prepare("", async |world| {
+        let manager = Manager::new(world);
+        // a thousand messages a second, and nobody who takes them: the queue has room for a few hundred at most
+        let mut agent = manager.start(world, &[("WATCHDOG_USEC", "2000")]);
+        agent.says("can't tell the service manager at NOTIFY_SOCKET: Resource temporarily unavailable");
+        let _control = world.relay.listener().await;
+        agent.says("listening at");
+        agent.signal("TERM");
+        assert_eq!(agent.end().0.code(), Some(0));
+    });
+}
+
+#[test]
 fn a_manager_that_is_not_there_is_worth_a_line_and_no_more() {
     World::prepare("", async |world| {
         let nowhere = world.files.path("nowhere");
         let file = world.files.path("agent.toml");
         let mut agent = Program::start(&["--config", text(&file)], &[("NOTIFY_SOCKET", text(&nowhere))]);
-        agent.says("can't reach the service manager at NOTIFY_SOCKET: No such file or directory");
+        agent.says("can't tell the service manager at NOTIFY_SOCKET: No such file or directory");
         let _control = world.relay.listener().await;
         agent.says("listening at");
     });

@@ -7,6 +7,8 @@
 //! WATCHDOG=1                        the loop that hears of sockets turns
 //! ```
 
+use std::env;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use log::warn;
@@ -47,7 +49,15 @@ pub async fn feed_watchdog() {
 }
 
 fn tell(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        warn!("can't reach the service manager at NOTIFY_SOCKET: {error}");
+    let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    // not by `sd_notify::notify`: it waits for a service manager that is stuck, and nothing here may
+    let told = UnixDatagram::unbound().and_then(|socket| {
+        socket.set_nonblocking(true)?;
+        socket.connect(&path)?;
+        socket.send(message.as_bytes())
+    });
+    if let Err(error) = told {
+        warn!("can't tell the service manager at NOTIFY_SOCKET: {error}");
     }
 }
