@@ -1,5 +1,6 @@
 //! Promise: the units in `systemd/` are good by systemd's own judgement, as tight as their README says, and not tighter than
 //! the programs can bear; systemd's own tools hand over sockets and make the files that the units want.
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::{
     collections::BTreeSet,
