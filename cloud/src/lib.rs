@@ -11,7 +11,7 @@
 //! - [`gateway`]: public ports that lead to services of devices
 //! - [`connect`], [`stdio`]: one stream for a program that has a pipe and no port
 //! - [`admin`]: how it is all doing, over HTTP
-//! - [`listening`], [`handed`]: sockets that many connect to, made here or by the service manager
+//! - `listening`, [`handed`]: sockets that many connect to, made here or by the service manager
 //! - [`log`], [`signals`], [`service_manager`]: lines on stderr; requests of operator and service manager; what the latter is told
 
 pub mod admin;
