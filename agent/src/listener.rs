@@ -132,7 +132,9 @@ impl Listener {
             Timer::after(delay).await;
         };
         let better = async {
-            debug!("{} has changed", news.any().await);
+            // not within `debug!`: what is not logged is not evaluated
+            let what = news.any().await;
+            debug!("{what} has changed");
             Timer::after(Backoff::after_return((self.random)())).await;
         };
         future::or(over, better).await;

@@ -314,6 +314,24 @@ fn the_limit_of_open_files_is_raised_and_one_too_low_is_said() {
     });
 }
 
+#[test]
+fn refused_it_waits_whatever_is_logged() {
+    for level in ["info", "debug"] {
+        World::prepare("", async |world| {
+            let mut agent = start(world, &[("UMBILICAL_LOG", level)]);
+            world.relay.handshake().await.refuse("404 Endpoint does not exist", "").await;
+            agent.says("404 Endpoint does not exist");
+            // one who had heard that things are better would be back within a second
+            let again = async { Some(world.relay.handshake().await) };
+            let patient = async {
+                smol::Timer::after(std::time::Duration::from_millis(1_500)).await;
+                None
+            };
+            assert!(smol::future::or(again, patient).await.is_none(), "it came again within seconds, logging {level}");
+        });
+    }
+}
+
 /// In a network of its own.
 #[test]
 fn when_the_network_comes_back_it_does_not_wait_out_its_delay() {

@@ -101,7 +101,8 @@ class VirtualTime(unittest.TestCase):
 # Run on the sides of the link. Each prints one JSON value.
 UDP_SINK = """
 import socket, time, json, sys
-sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+# SO_RCVBUFFORCE (asm-generic/socket.h): holds all that is sent, however long a busy machine keeps this program waiting
+sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); sink.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)
 sink.bind((sys.argv[1], 7001)); print("ready", flush=True); sink.settimeout(5); times = []
 try:
     while len(times) < int(sys.argv[2]): sink.recv(2000); times.append(time.monotonic()); sink.settimeout(0.5)
@@ -111,7 +112,6 @@ print(json.dumps(times))
 UDP_SOURCE = """
 import socket, sys
 source = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-source.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
 for _ in range(int(sys.argv[2])): source.sendto(bytes(1172), (sys.argv[1], 7001))
 """
 UDP_ECHO = """
