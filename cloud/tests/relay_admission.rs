@@ -112,6 +112,26 @@ fn beyond_the_connection_limit_clients_are_told_to_come_again() {
 }
 
 #[test]
+fn who_is_turned_away_takes_nobodys_place() {
+    run(async {
+        let mut config = plain();
+        config.limits.handshakes = 2;
+        let relay = start(&config);
+        let metrics = relay.relay.metrics();
+        let mut served = vec![relay.dial().await, relay.dial().await];
+        eventually("two in progress", || metrics.handshakes.load(Relaxed) == 2).await;
+        let _turned_away = relay.dial().await;
+        eventually("a third", || metrics.shedding.load(Relaxed) == 1).await;
+
+        // one of those who were there first is done, the one who will be turned away is not
+        drop(served.pop());
+        eventually("two in progress again", || metrics.handshakes.load(Relaxed) == 2).await;
+        assert_eq!(relay.answer("/$hc/device", &[]).await.status, 401);
+        assert_eq!(metrics.shed.load(Relaxed), 0);
+    });
+}
+
+#[test]
 fn beyond_the_handshake_limit_clients_are_told_to_come_again_and_beyond_twice_that_they_wait() {
     run(async {
         let mut config = plain();

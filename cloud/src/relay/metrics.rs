@@ -9,6 +9,8 @@ pub struct RelayMetrics {
     pub connections: AtomicU64,
     /// Gauge: connections that have not sent their request yet.
     pub handshakes: AtomicU64,
+    /// Gauge: those of them that will be turned away.
+    pub shedding: AtomicU64,
     /// Gauge: control channels.
     pub listeners: AtomicU64,
     /// Gauge: senders, of WebSockets and of HTTP requests, that wait for a listener.
@@ -71,6 +73,7 @@ impl Default for RelayMetrics {
         Self {
             connections: AtomicU64::new(0),
             handshakes: AtomicU64::new(0),
+            shedding: AtomicU64::new(0),
             listeners: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
             splices: AtomicU64::new(0),

@@ -129,8 +129,10 @@ async fn connected(
     let request = {
         let _permit = permit;
         let _held = Held::of(&metrics.handshakes);
-        let busy = metrics.connections.load(Relaxed) > limits.connections as u64
-            || metrics.handshakes.load(Relaxed) > limits.handshakes as u64;
+        // who is turned away keeps nobody from being served: a relay that many come back to would serve none of them
+        let served = metrics.handshakes.load(Relaxed).saturating_sub(metrics.shedding.load(Relaxed));
+        let busy = metrics.connections.load(Relaxed) > limits.connections as u64 || served > limits.handshakes as u64;
+        let _shedding = busy.then(|| Held::of(&metrics.shedding));
         let until = Instant::now() + shared.deadlines().handshake;
         let request = Box::pin(read_request(shared, bound.tls(), socket, peer, until)).await;
         if busy {
