@@ -148,6 +148,11 @@ impl ControlChannel {
         }
     }
 
+    /// Asks the relay for a sign of life, if it is one that answers.
+    pub fn doubt(&mut self) {
+        self.silence.doubt();
+    }
+
     /// Sends a message.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ use umbilical_link::{dial::Dialer, upgrade::UpgradeError};
 use umbilical_relay_protocol::{Accept, ListenerMessage, RelayMessage, Request, Response};
 
 use crate::{
-    backoff::Backoff,
+    backoff::{self, Backoff},
     clock::{Clock, Difference},
     config,
     control::{Arrived, ControlChannel, Lost, OpenError},
@@ -39,6 +39,9 @@ const MISDATED: u64 = 30;
 pub trait Answer {
     /// A sender waits. Must not block.
     fn answer(&self, accept: Accept);
+
+    /// Whether the next sender is waited for.
+    fn is_waited_for(&self) -> impl Future<Output = bool>;
 }
 
 /// Who is told of HTTP requests.
@@ -83,8 +86,8 @@ pub struct Listener {
     pub look_again: Duration,
     /// Who is to know when there is a control channel.
     pub presence: Option<Rc<Presence>>,
-    /// Told when the device has slept, and nobody knows what has become of its connections.
-    pub woken: Rc<Event>,
+    /// Told when nobody knows what has become of the device's connections: it has slept, or a link fell silent.
+    pub doubts: Rc<Event>,
     /// What an operator is told of it.
     pub standing: Rc<Standing>,
 }
@@ -108,15 +111,16 @@ impl Listener {
                         return channel.close().await;
                     };
                     drop(here);
-                    backoff.connection_held(boot_time().saturating_sub(since));
-                    Failure::Lost(lost)
+                    Failure::Lost { lost, held: boot_time().saturating_sub(since) }
                 }
                 Some(Err(failure)) => failure,
             };
+            let (longest, random) = (backoff::longest(answers.is_waited_for().await), (self.random)());
             let delay = match failure.kind() {
                 Kind::Misdated => Duration::ZERO,
-                Kind::Refusal => backoff.after_refusal((self.random)(), failure.retry_after()),
-                Kind::Loss => backoff.after_loss((self.random)(), failure.retry_after()),
+                Kind::Refusal => backoff.after_refusal(failure.retry_after(), random),
+                Kind::Failed => backoff.after_failure(longest, failure.retry_after(), random),
+                Kind::Lost { held, closed } => backoff.after_connection(held, closed, longest, random),
             };
             let news = News::listen();
             self.report(&failure, delay, &mut said);
@@ -185,9 +189,9 @@ impl Listener {
                     };
                     let arrived = async { channel.next().await.map(Served::Arrived) };
                     let renewed = async { Ok(Served::Renewal(renewal.as_mut().await)) };
-                    let woken = async {
-                        self.woken.listen().await;
-                        Ok(Served::Woken)
+                    let doubted = async {
+                        self.doubts.listen().await;
+                        Ok(Served::Doubted)
                     };
                     let reply = async {
                         match replies.recv().await {
@@ -196,12 +200,11 @@ impl Listener {
                         }
                     };
                     // a reply that is there is delivered, even if it was the last thing to do
-                    match future::or(future::or(arrived, reply), future::or(future::or(stopped, woken), renewed))
+                    match future::or(future::or(arrived, reply), future::or(future::or(stopped, doubted), renewed))
                         .await?
                     {
                         Served::Stopped => return Ok(()),
-                        // the channel measures silence by a clock that has gone on: it looks at it again
-                        Served::Woken => {}
+                        Served::Doubted => channel.doubt(),
                         Served::Renewal(fresh) => break fresh,
                         Served::Reply(Reply { response, body }) => channel.respond(response, body).await?,
                         Served::Arrived(Arrived::Message(message)) => handle(message, answers),
@@ -228,7 +231,7 @@ impl Listener {
         let text = match failure {
             Failure::NoToken(error) => format!("no token for {url}: {error}"),
             Failure::NotOpened(error) => format!("can't listen at {url}: {error}"),
-            Failure::Lost(lost) => format!("lost the control channel to {url}: {lost}"),
+            Failure::Lost { lost, .. } => format!("lost the control channel to {url}: {lost}"),
             Failure::Refused(refusal) => {
                 let advice = refusal.advice(url.path(), &origin);
                 format!("the relay refused to let us listen at {url}: {refusal}; {advice}")
@@ -247,7 +250,7 @@ impl Listener {
 
 enum Served {
     Stopped,
-    Woken,
+    Doubted,
     Renewal(Token),
     Reply(Reply),
     Arrived(Arrived),
@@ -267,7 +270,7 @@ enum Failure {
     NoToken(CredentialsError),
     NotOpened(OpenError),
     Refused(Refusal),
-    Lost(Lost),
+    Lost { lost: Lost, held: Duration },
 }
 
 #[derive(Debug)]
@@ -282,7 +285,10 @@ struct Refusal {
 }
 
 enum Kind {
-    Loss,
+    /// Nothing was opened.
+    Failed,
+    /// What was open is lost: cut, or closed by the relay.
+    Lost { held: Duration, closed: bool },
     /// Trying again soon changes nothing.
     Refusal,
     /// Trying again at once may well change everything, and can't happen twice in a row.
@@ -294,7 +300,11 @@ impl Failure {
         match self {
             Failure::Refused(Refusal { status: 401, misdated: true, .. }) => Kind::Misdated,
             Failure::Refused(Refusal { status: 400..=499, .. }) => Kind::Refusal,
-            _ => Kind::Loss,
+            Failure::Lost { lost, held } => {
+                let cut = matches!(lost, Lost::Ended | Lost::Broken(_) | Lost::Silent(_) | Lost::Stuck);
+                Kind::Lost { held: *held, closed: !cut }
+            }
+            _ => Kind::Failed,
         }
     }
 

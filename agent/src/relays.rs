@@ -10,7 +10,6 @@
 
 use std::{future::Future, rc::Rc, sync::Arc, time::Duration};
 
-use event_listener::Event;
 use log::{info, warn};
 use smol::{LocalExecutor, Task, future};
 use umbilical_link::dial::Dialer;
@@ -49,7 +48,6 @@ pub struct Device {
 pub struct Relays {
     device: Device,
     presence: Rc<Presence>,
-    woken: Rc<Event>,
     posts: Vec<Post>,
 }
 
@@ -69,7 +67,7 @@ impl Relays {
     /// None yet.
     #[must_use]
     pub fn new(device: Device) -> Relays {
-        Relays { device, presence: Rc::default(), woken: Rc::default(), posts: Vec::new() }
+        Relays { device, presence: Rc::default(), posts: Vec::new() }
     }
 
     /// Listens at these from now on, as `config` says, and gives how many are new or different, and how many are gone.
@@ -99,12 +97,6 @@ impl Relays {
         let gone = before.len();
         before.into_iter().for_each(Post::retire);
         (changed, gone)
-    }
-
-    /// Told when the device has slept: control channels are looked after at once then.
-    #[must_use]
-    pub fn woken(&self) -> Rc<Event> {
-        Rc::clone(&self.woken)
     }
 
     /// HTTP requests that are being answered.
@@ -139,7 +131,7 @@ impl Relays {
             id: id.clone(),
             random,
             look_again: LOOK_AGAIN,
-            woken: Rc::clone(&self.woken),
+            doubts: sessions.doubts(),
             standing: Rc::clone(&standing),
         };
         let (asked, told) = (Rc::clone(&answers), Rc::clone(&requests));

@@ -20,6 +20,7 @@ use smol::{
     lock::{Semaphore, SemaphoreGuard},
 };
 use umbilical_link::{
+    SUBPROTOCOL,
     dial::{DialError, Dialer, Target},
     upgrade::{UpgradeError, UpgradeRequest, Upgraded, upgrade},
 };
@@ -30,9 +31,6 @@ use crate::{
     listener::Answer,
     session::Sessions,
 };
-
-/// The WebSocket subprotocol of a session.
-pub const SUBPROTOCOL: &str = "umbilical.v1";
 
 /// What the subprotocols of sessions begin with. Who offers one of another version is a gateway all the same.
 const FAMILY: &str = "umbilical.";
@@ -187,6 +185,10 @@ impl Answer for Rc<Answers> {
             answers.unanswered.set(answers.unanswered.get() - 1);
         };
         self.executor.spawn(answer).detach();
+    }
+
+    async fn is_waited_for(&self) -> bool {
+        self.sessions.wait_for_links().await
     }
 }
 

@@ -14,7 +14,7 @@ use std::{cell::RefCell, fmt, future::poll_fn, rc::Rc, sync::Arc, time::Duration
 use log::{debug, info, warn};
 use smol::{LocalExecutor, Task, Timer, future};
 use umbilical_link::{
-    Driver, DriverConfig, Event, Handle, KeepAlive, NewLink, SessionEnd, WebSocket, close_code,
+    Driver, DriverConfig, Event, Handle, KeepAlive, LinkEnd, NewLink, SessionEnd, Status, WebSocket, close_code,
     upgrade::Upgraded,
     websocket::{Incoming, WebSocketError},
 };
@@ -47,6 +47,7 @@ pub struct Sessions {
     limits: RefCell<Limits>,
     table: RefCell<Vec<Entry>>,
     draining: RefCell<bool>,
+    doubts: Rc<event_listener::Event>,
 }
 
 struct Entry {
@@ -60,7 +61,7 @@ impl Sessions {
     #[must_use]
     pub fn new(executor: Rc<LocalExecutor<'static>>, services: Arc<ServiceTable>, limits: Limits) -> Sessions {
         let (limits, table, draining) = (RefCell::new(limits), RefCell::default(), RefCell::new(false));
-        Sessions { executor, services, limits, table, draining }
+        Sessions { executor, services, limits, table, draining, doubts: Rc::default() }
     }
 
     /// Takes a link in: waits for the gateway's `Hello` on it and gives it to its session. `peer` is what logs call the
@@ -89,12 +90,21 @@ impl Sessions {
 
     /// How many streams they have.
     pub async fn streams(&self) -> usize {
+        self.statuses().await.iter().map(|status| usize::from(status.streams)).sum()
+    }
+
+    /// Whether streams wait for a link: after a while they will be given up.
+    pub async fn wait_for_links(&self) -> bool {
+        self.statuses().await.iter().any(|status| status.streams > 0 && !status.linked)
+    }
+
+    async fn statuses(&self) -> Vec<Status> {
         let handles: Vec<_> = self.table.borrow().iter().map(|entry| entry.handle.clone()).collect();
-        let mut streams = 0;
+        let mut statuses = Vec::with_capacity(handles.len());
         for handle in handles {
-            streams += handle.status().await.map_or(0, |status| usize::from(status.streams));
+            statuses.extend(handle.status().await);
         }
-        streams
+        statuses
     }
 
     /// New sessions are made like this; those that exist stay as they are.
@@ -102,11 +112,18 @@ impl Sessions {
         *self.limits.borrow_mut() = limits;
     }
 
-    /// Asks all links for a sign of life, as the device has slept.
+    /// Asks all links for a sign of life, as the device has slept, and tells those who wait for doubts.
     pub fn doubt(&self) {
         for entry in &*self.table.borrow() {
             entry.handle.doubt();
         }
+        self.doubts.notify(usize::MAX);
+    }
+
+    /// Told when the device has slept or a link has fallen silent: its other connections may have gone the same way.
+    #[must_use]
+    pub fn doubts(&self) -> Rc<event_listener::Event> {
+        Rc::clone(&self.doubts)
     }
 
     /// Ends all sessions: no new streams, open ones have `drain_for` to finish. Returns when all have ended.
@@ -163,6 +180,9 @@ impl Sessions {
             let heard = async {
                 while let Some(event) = events.event().await {
                     report(&peer, id, &event);
+                    if matches!(event, Event::LinkLost(LinkEnd::Silent(_))) {
+                        sessions.doubt();
+                    }
                     if matches!(event, Event::LinkUp { .. } | Event::Ended(_)) {
                         give_back_freed_memory();
                     }
@@ -286,7 +306,7 @@ fn keep_alive(every: Duration) -> KeepAlive {
 fn report(peer: &str, id: SessionId, event: &Event) {
     match event {
         // the driver tells of links itself
-        Event::LinkUp { .. } | Event::LinkLost(_) => {}
+        Event::LinkUp { .. } | Event::LinkLost(_) | Event::LinkFailed(_) => {}
         Event::PeerGoingAway => debug!("{peer}: session {id:?}: the gateway is shutting down"),
         Event::Ended(SessionEnd::Stopped) => info!("{peer}: session {id:?} ended"),
         Event::Ended(SessionEnd::Expired) => info!("{peer}: session {id:?} ended: no link came back in time"),

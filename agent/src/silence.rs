@@ -26,6 +26,8 @@ pub struct Silence {
     read: Duration,
     /// When the oldest unanswered Ping was sent.
     asked: Option<Duration>,
+    /// Whether there is reason to ask at once.
+    doubted: bool,
     /// When the relay last sent a keep-alive frame, and the longest pause before one.
     heard: Option<Duration>,
     pause: Option<Duration>,
@@ -46,7 +48,7 @@ impl Silence {
     /// A connection that was just established.
     #[must_use]
     pub fn new(every: Duration, frame: KeepAliveFrame, now: Duration) -> Silence {
-        Silence { every, frame, written: now, read: now, asked: None, heard: None, pause: None }
+        Silence { every, frame, written: now, read: now, asked: None, doubted: false, heard: None, pause: None }
     }
 
     /// What to do now.
@@ -56,10 +58,15 @@ impl Silence {
             return Step::Dead(now.saturating_sub(self.read));
         }
         let speak = self.quiet_since() + self.every;
-        if speak <= now {
+        if speak <= now || self.doubted {
             return Step::Send(self.frame);
         }
         Step::WaitUntil(self.deadline().map_or(speak, |deadline| deadline.min(speak)))
+    }
+
+    /// There is reason to believe that the connection is dead: a Ping is due. Where none are sent nothing can be asked.
+    pub fn doubt(&mut self) {
+        self.doubted = self.frame == KeepAliveFrame::Ping && self.asked.is_none();
     }
 
     /// Something was written.
@@ -70,6 +77,7 @@ impl Silence {
     /// A keep-alive frame was written.
     pub fn wrote_keep_alive(&mut self, now: Duration) {
         self.wrote(now);
+        self.doubted = false;
         if self.frame == KeepAliveFrame::Ping {
             self.asked.get_or_insert(now);
         }
@@ -79,6 +87,7 @@ impl Silence {
     pub fn read(&mut self, now: Duration) {
         self.read = now;
         self.asked = None;
+        self.doubted = false;
     }
 
     /// A Ping or Pong of the relay was read.
@@ -148,6 +157,23 @@ mod tests {
         assert_eq!(silence.step(at(75)), Step::Dead(Duration::from_secs(75)));
         silence.read(at(74));
         assert_eq!(silence.step(at(75)), Step::WaitUntil(at(120)));
+    }
+
+    #[test]
+    fn who_is_doubted_is_asked_at_once_and_only_once() {
+        let mut silence = new(KeepAliveFrame::Ping);
+        silence.doubt();
+        assert_eq!(silence.step(at(1)), Step::Send(KeepAliveFrame::Ping));
+        silence.wrote_keep_alive(at(1));
+        silence.doubt();
+        assert_eq!(silence.step(at(2)), Step::WaitUntil(at(16)));
+        assert_eq!(silence.step(at(16)), Step::Dead(Duration::from_secs(16)));
+        silence.read(at(15));
+        assert_eq!(silence.step(at(16)), Step::WaitUntil(at(61)));
+
+        let mut silence = new(KeepAliveFrame::Pong);
+        silence.doubt();
+        assert_eq!(silence.step(at(1)), Step::WaitUntil(at(60)), "a Pong asks for nothing");
     }
 
     #[test]

@@ -10,7 +10,6 @@
 
 use std::{fmt, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
-use event_listener::Event;
 use log::{debug, error, info, warn};
 use smol::{LocalExecutor, Task, channel::Receiver, future};
 use umbilical_link::{
@@ -116,7 +115,7 @@ impl Supervisor {
         };
         let mut relays = Relays::new(device);
         relays.change(routes(&config, dialers), &config);
-        executor.spawn(look_after_sleep(Rc::clone(&sessions), relays.woken())).detach();
+        executor.spawn(look_after_sleep(Rc::clone(&sessions))).detach();
         let (executor, status) = (Rc::clone(executor), None);
         let mut supervisor =
             Supervisor { file, config, clock, executor, health, services, sessions, foreign, relays, status };
@@ -236,7 +235,7 @@ impl Supervisor {
 }
 
 /// Connections may have ended while the device slept, and nothing would tell for a minute: they are asked when it wakes.
-async fn look_after_sleep(sessions: Rc<Sessions>, woken: Rc<Event>) {
+async fn look_after_sleep(sessions: Rc<Sessions>) {
     let unheard = |error| debug!("no news of the clock: {error}");
     let mut clock = match ClockNews::new() {
         Ok(clock) => clock,
@@ -247,7 +246,6 @@ async fn look_after_sleep(sessions: Rc<Sessions>, woken: Rc<Event>) {
             Ok(Jump::Slept(time)) => {
                 info!("the device has slept for {} s: all connections are asked whether they live", time.as_secs());
                 sessions.doubt();
-                woken.notify(usize::MAX);
             }
             Ok(Jump::Set) => {}
             Err(error) => return unheard(error),

@@ -39,6 +39,10 @@ impl Answer for Senders {
     fn answer(&self, accept: Accept) {
         self.0.borrow_mut().push(accept);
     }
+
+    async fn is_waited_for(&self) -> bool {
+        false
+    }
 }
 
 /// Keeps what it is asked.
@@ -92,7 +96,7 @@ impl Setting {
             random: || 1 << 20,
             look_again: Duration::from_millis(10),
             presence: None,
-            woken: Rc::default(),
+            doubts: Rc::default(),
             standing: Health::default().standing(&relay.url()),
         };
         Setting { relay, files, listener, senders: Senders::default(), requests: Requests::default() }

@@ -229,7 +229,7 @@ fn a_reload_cannot_change_the_memory_and_says_so() {
         logs::line(Level::Warn, "a change of [memory] takes effect when the agent is restarted").await;
         let second = world.gateway(2);
         second.link(world.link(&mut control).await);
-        assert!(matches!(second.event().await, Event::LinkLost(LinkEnd::Closed(close_code::BUSY, _))));
+        assert!(matches!(second.event().await, Event::LinkFailed(LinkEnd::Closed(close_code::BUSY, _))));
     });
 }
 
@@ -249,7 +249,7 @@ fn one_session_too_many_is_refused_and_the_others_go_on() {
         let third = world.gateway(3);
         third.link(world.link(&mut control).await);
         match third.event().await {
-            Event::LinkLost(LinkEnd::Closed(code, reason)) => {
+            Event::LinkFailed(LinkEnd::Closed(code, reason)) => {
                 assert_eq!(code, close_code::BUSY);
                 assert_eq!(reason, "this device has 2 sessions, which is all that `memory.sessions` allows");
             }
@@ -390,7 +390,7 @@ fn a_gateway_that_comes_while_it_stops_is_sent_away() {
         let late = world.gateway(2);
         late.link(handshake.upgrade().await);
         match late.event().await {
-            Event::LinkLost(LinkEnd::Closed(code, reason)) => {
+            Event::LinkFailed(LinkEnd::Closed(code, reason)) => {
                 assert_eq!((code, reason.as_str()), (close_code::GOING_AWAY, "this device is shutting down"));
             }
             other => panic!("expected a refusal, got {other:?}"),

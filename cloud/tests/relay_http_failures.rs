@@ -507,3 +507,19 @@ fn a_relay_that_stops_lets_answers_finish_and_takes_no_more() {
         future::zip(stopping, rest).await;
     });
 }
+
+#[test]
+fn a_request_waits_for_a_listener_that_is_on_its_way() {
+    run(async {
+        let mut config = config();
+        config.deadlines.absence = Duration::from_secs(20);
+        let relay = start(&config);
+        let mut client = relay.request("POST", "/device", &[], b"question").await;
+        eventually("the request waits", || relay.relay.metrics().waiting.load(Relaxed) == 1).await;
+        let mut listener = relay.listen("device").await;
+        let (head, body) = listener.whole_request().await;
+        assert_eq!(body, b"question");
+        listener.answer(&head.id, b"answer").await;
+        assert_eq!(client.reply().await.text(), "answer");
+    });
+}

@@ -7,6 +7,7 @@ mod support;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use async_tungstenite::tungstenite::Message;
 use smol::io::AsyncWriteExt;
@@ -58,6 +59,44 @@ fn a_token_may_be_for_the_suffix_too_as_hyco_ws_signs_it() {
             let answer = relay.answer(&format!("/$hc/{path}"), &[("ServiceBusAuthorization", &token)]).await;
             assert_eq!(answer.status, 403, "{path}");
         }
+    });
+}
+
+#[test]
+fn who_comes_while_a_listener_is_on_its_way_waits_for_it() {
+    run(async {
+        let mut config = config();
+        config.deadlines.absence = Duration::from_secs(20);
+        let relay = start(&config);
+        let listeners = || relay.relay.metrics().listeners.load(Relaxed);
+        let mut listener = None;
+        for what in ["the relay has just started", "the listener was lost"] {
+            drop(listener.take());
+            eventually(what, || listeners() == 0).await;
+            let mut sender = relay.send("device", &[]).await;
+            eventually("the sender waits", || relay.relay.metrics().waiting.load(Relaxed) == 1).await;
+            let accept = listener.insert(relay.listen("device").await).invitation().await;
+            relay.answer(&refusal_of(&accept, 503, "here"), &[]).await;
+            assert_eq!(Answer::read(&mut sender).await.reason, "here", "{what}");
+        }
+
+        // who has said goodbye is not on its way
+        let mut back = listener.unwrap();
+        back.control.close(None).await.unwrap();
+        eventually("it has left", || listeners() == 0).await;
+        assert_eq!(Answer::read(&mut relay.send("device", &[]).await).await.status, 404);
+    });
+}
+
+#[test]
+fn nobody_comes_back_and_senders_are_refused_in_the_end() {
+    run(async {
+        let mut config = config();
+        config.deadlines.absence = SHORT;
+        let relay = start(&config);
+        drop(relay.listen("device").await);
+        eventually("it is lost", || relay.relay.metrics().listeners.load(Relaxed) == 0).await;
+        assert_eq!(Answer::read(&mut relay.send("device", &[]).await).await.status, 404);
     });
 }
 

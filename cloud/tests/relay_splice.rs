@@ -15,6 +15,8 @@ use smol::future::{or, zip};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::StreamExt;
 use support::{SHORT, closed, config, eventually, message, run, start};
+use umbilical_cloud::relay::config::HybridConnection;
+use umbilical_link::SUBPROTOCOL;
 use umbilical_link::frame::{FrameHeader, MAX_HEADER_BYTES, Opcode, apply_mask};
 use umbilical_link::transport::Transport;
 
@@ -345,5 +347,29 @@ fn a_join_outlives_the_listeners_control_channel() {
         eventually("no listener", || relay.relay.metrics().listeners.load(Relaxed) == 0).await;
         there.send(Message::text("go on")).await.unwrap();
         assert_eq!(message(&mut here).await, Message::text("go on"));
+    });
+}
+
+/// Its control channel was thought to be alive: so are, wrongly, the links beside it. A session lives on, another join would not.
+#[test]
+fn a_listener_that_connects_anew_loses_its_sessions_links_and_no_other_join() {
+    run(async {
+        let mut config = config();
+        let other = HybridConnection { path: "other".into(), ..config.hybrid_connections[0].clone() };
+        config.hybrid_connections.push(other);
+        let relay = start(&config);
+        let mut old = relay.listen_as("device", "plant_7").await;
+        let mut other = relay.listen_as("other", "plant_8").await;
+        let session = [("Sec-WebSocket-Protocol", SUBPROTOCOL)];
+        let (mut here, _there) = relay.join_with(&mut old, "device", &session).await;
+        let (mut others_here, mut others_there) = relay.join_with(&mut other, "other", &session).await;
+        let (mut plain_here, mut plain_there) = relay.join(&mut old, "device").await;
+
+        let _new = relay.listen_as("device", "plant_7").await;
+        assert_eq!(closed(&mut here).await, (1001, "Replaced by a newer connection of this listener".into()));
+        for (here, there) in [(&mut others_here, &mut others_there), (&mut plain_here, &mut plain_there)] {
+            there.send(Message::text("go on")).await.unwrap();
+            assert_eq!(message(here).await, Message::text("go on"));
+        }
     });
 }

@@ -48,8 +48,10 @@ pub enum Event {
         /// Whether streams of before go on.
         resumption: Resumption,
     },
-    /// There is no link any more, or the one offered could not be used; the session waits for another.
+    /// There is no link any more; the session waits for another.
     LinkLost(LinkEnd),
+    /// The link offered could not be used; the one that there is, if any, is not touched.
+    LinkFailed(LinkEnd),
     /// The peer takes no new streams in this session.
     PeerGoingAway,
     /// The session is over.

@@ -67,3 +67,6 @@ pub use keepalive::KeepAlive;
 pub use port::{Ended, Io};
 pub use ports::{NoServices, Services};
 pub use websocket::WebSocket;
+
+/// The WebSocket subprotocol of a session.
+pub const SUBPROTOCOL: &str = "umbilical.v1";

@@ -83,7 +83,7 @@ const WHOLE: [u64; 2] = [u64::MAX; 2];
 
 fn refusal(event: &Event) -> Option<Violation> {
     match event {
-        Event::LinkLost(LinkEnd::Refused(violation)) => Some(*violation),
+        Event::LinkFailed(LinkEnd::Refused(violation)) => Some(*violation),
         _ => None,
     }
 }
@@ -208,7 +208,7 @@ fn a_dial_that_comes_to_nothing_leaves_the_link_in_use() {
             let mut socket = websocket(far, Role::Client, false);
             socket.next_message().await.unwrap();
             drop(socket);
-            Ends::event(&ends.gateway, |event| matches!(event, Event::LinkLost(_)).then_some(())).await;
+            Ends::event(&ends.gateway, |event| matches!(event, Event::LinkFailed(_)).then_some(())).await;
         }
         transfer.await;
         assert_eq!(ends.gateway.status().await.unwrap().link_number, 1);

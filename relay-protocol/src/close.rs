@@ -51,6 +51,12 @@ impl Close {
         Self::new(1001, "Shutting down")
     }
 
+    /// 1001 on both kinds: the same listener has connected anew, so what is left of before is probably dead.
+    #[must_use]
+    pub fn superseded() -> Self {
+        Self::new(1001, "Replaced by a newer connection of this listener")
+    }
+
     /// 1002 on both kinds: the other end does not keep to the protocol, in these words.
     #[must_use]
     pub fn protocol_error(reason: &dyn fmt::Display) -> Self {

@@ -14,8 +14,9 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 /// The same while streams wait for a link: they will be given up before long.
 pub(crate) const LONGEST_WAITED_FOR: Duration = Duration::from_secs(8);
 
-/// A link that held this long was a good one.
-const STABLE: Duration = Duration::from_secs(10);
+/// A link that held this long was a good one. Also the shortest time between dials that are made at once, so a path that
+/// breaks every few seconds is worth having.
+const STABLE: Duration = Duration::from_secs(1);
 
 /// Longest `Retry-After` that is obeyed; a longer one would make devices unreachable by a slip of the other side.
 const LONGEST_ASKED: Duration = Duration::from_secs(600);

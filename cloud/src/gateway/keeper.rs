@@ -26,7 +26,7 @@ use smol::Timer;
 use smol::channel::Receiver;
 use smol::future::{or, pending};
 use umbilical_link::upgrade::{UpgradeError, Upgraded};
-use umbilical_link::{Driver, DriverConfig, Event, LinkEnd, NewLink, NoServices, WebSocket};
+use umbilical_link::{Driver, DriverConfig, Event, NewLink, NoServices, WebSocket};
 use umbilical_mux::{Config, MAX_RECORD, SessionId, Side};
 
 use super::backoff::{self, Backoff};
@@ -45,11 +45,13 @@ pub(super) struct Keeper {
     state: Arc<State>,
     common: Common,
     clients: Receiver<Client>,
-    /// Clients that came while there was no link.
+    /// Clients that came while there was no link, or none to be trusted.
     waiting: Vec<Client>,
     session: Option<Live>,
     /// Since when the session has a link.
     up: Option<Instant>,
+    /// That link is probably what is left of an earlier connection of the device, and another one is being dialled.
+    doubted: bool,
     /// No exposure leads here any more, or the gateway is stopping.
     retired: bool,
     backoff: Backoff,
@@ -94,7 +96,19 @@ type Arrival = Pin<Box<dyn Future<Output = ()> + Send>>;
 impl Keeper {
     pub(super) fn new(name: Arc<str>, common: Common, clients: Receiver<Client>, state: Arc<State>) -> Self {
         let (waiting, backoff) = (Vec::new(), Backoff::default());
-        Self { name, state, common, clients, waiting, session: None, up: None, retired: false, backoff, said: None }
+        Self {
+            name,
+            state,
+            common,
+            clients,
+            waiting,
+            session: None,
+            up: None,
+            doubted: false,
+            retired: false,
+            backoff,
+            said: None,
+        }
     }
 
     /// Runs until the device is dropped and its streams have ended.
@@ -201,7 +215,7 @@ impl Keeper {
                     self.take(&other);
                     match other {
                         Other::Session(Event::LinkUp { .. }) => return true,
-                        Other::Session(Event::LinkLost(end)) => {
+                        Other::Session(Event::LinkFailed(end)) => {
                             warn!("{}: link not established: {end}", self.name);
                             self.refuse_all(&SenderError::NoSession { reason: end.to_string() });
                             return false;
@@ -224,6 +238,8 @@ impl Keeper {
                     // of several agents, the one that has arrived is not the one that has the session
                     if sender.is_alone(&self.name) {
                         info!("{}: it has connected to the relay anew, so it is linked anew", self.name);
+                        self.doubted = true;
+                        *self.state.current() = None;
                         return Served::Arrived;
                     }
                     *arrival = Box::pin(sender.arrival(&self.name));
@@ -262,8 +278,8 @@ impl Keeper {
         match other {
             Other::Retired => self.retire(),
             Other::Session(Event::LinkUp { .. }) => self.linked(),
-            // about a link that never was one
-            Other::Session(Event::LinkLost(LinkEnd::NoHello | LinkEnd::Refused(_))) => {}
+            // it never was one
+            Other::Session(Event::LinkFailed(_)) => {}
             Other::Session(Event::LinkLost(_)) => self.unlinked(),
             Other::Session(Event::PeerGoingAway) => self.leave_session(),
             Other::Session(Event::Ended(end)) => {
@@ -275,8 +291,14 @@ impl Keeper {
     }
 
     fn linked(&mut self) {
-        let Some(live) = &self.session else { return };
         (self.up, self.said) = (Some(Instant::now()), None);
+        self.admit();
+    }
+
+    /// Clients may use the link that there is.
+    fn admit(&mut self) {
+        let Some(live) = &self.session else { return };
+        self.doubted = false;
         for client in self.waiting.drain(..) {
             live.open(client);
         }
@@ -284,14 +306,14 @@ impl Keeper {
     }
 
     fn unlinked(&mut self) {
-        self.up = None;
+        (self.up, self.doubted) = (None, false);
         *self.state.current() = None;
     }
 
     /// A client that came by way of this task.
     fn client(&mut self, client: Client) {
         match &self.session {
-            Some(live) if self.up.is_some() => live.open(client),
+            Some(live) if self.up.is_some() && !self.doubted => live.open(client),
             _ => self.waiting.push(client),
         }
     }
@@ -342,7 +364,9 @@ impl Keeper {
         let state = Arc::clone(&self.state);
         let finish = async move {
             // the agent closes the link when its streams have ended
-            while let Some(Event::LinkUp { .. } | Event::PeerGoingAway) = live.handle.event().await {}
+            while let Some(Event::LinkUp { .. } | Event::LinkFailed(_) | Event::PeerGoingAway) =
+                live.handle.event().await
+            {}
             live.handle.stop();
             state.forget(&live);
         };
@@ -381,7 +405,11 @@ impl Keeper {
         }
     }
 
+    /// Of a link that was to take the place of another, nothing has come: the other one is what there is.
     fn refuse_all(&mut self, error: &SenderError) {
+        if self.up.is_some() {
+            return self.admit();
+        }
         for client in self.waiting.drain(..) {
             reset(client.io);
             (client.on_end)(ClientEnd::Unreached(error));

@@ -43,7 +43,7 @@ use foreign::Foreign;
 pub use device::DeviceStatus;
 pub(crate) use exposures::Advice;
 pub use exposures::{ExposureError, ExposureStatus};
-pub use sender::{SUBPROTOCOL, Sender, SenderError};
+pub use sender::{Sender, SenderError};
 
 /// How much longer than `drain-for` a drain may take: goodbyes on the way.
 const GOODBYES: Duration = Duration::from_secs(3);

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use smol::future::pending;
+use umbilical_link::SUBPROTOCOL;
 use umbilical_link::dial::{DialError, Target};
 use umbilical_link::upgrade::{UpgradeError, UpgradeRequest, Upgraded, upgrade};
 use umbilical_relay_protocol::{AUTHORIZATION_HEADER, Credential, Headers, RENDEZVOUS_VALIDITY, Rejection, SasToken};
@@ -20,9 +21,6 @@ use crate::connection_file::{self, ConnectionFileError};
 use crate::deadline;
 use crate::relay::Relay;
 use crate::relay::connect::SenderRequest;
-
-/// The WebSocket subprotocol of a session.
-pub const SUBPROTOCOL: &str = "umbilical.v1";
 
 /// How long a token lives that is signed for one dial: clocks may differ.
 const LIFETIME: Duration = Duration::from_secs(3600);

@@ -142,6 +142,9 @@ pub struct Deadlines {
     pub handshake: Duration,
     /// From the accept message to the listener at the rendezvous. Default 30 s, which is also the protocol's most.
     pub rendezvous: Duration,
+    /// From the loss of the last listener, if it did not say goodbye, or from the relay's start, to the refusal of senders:
+    /// most listeners are back at once. Default 2 s.
+    pub absence: Duration,
     /// From an HTTP request to its response, and then between pieces of a body: how long a listener, or a sender, may keep
     /// the other waiting. Default 60 s, as on the hosted service.
     pub response: Duration,
@@ -165,6 +168,7 @@ impl Default for Deadlines {
         Self {
             handshake: Duration::from_secs(15),
             rendezvous: RENDEZVOUS_VALIDITY,
+            absence: Duration::from_secs(2),
             response: Duration::from_secs(60),
             idle: Duration::from_secs(60),
             quiet: Duration::from_secs(225),

@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use async_tungstenite::tungstenite::handshake::client::generate_key;
 use log::debug;
-use smol::future::or;
+use smol::future::{or, pending};
+use umbilical_link::SUBPROTOCOL;
 use umbilical_link::upgrade::Upgraded;
 use umbilical_relay_protocol::{
     AUTHORIZATION_HEADER, Accept, AddressError, Close, ControlError, Headers, Rejection, RelayMessage, RelayUrl,
@@ -18,6 +19,7 @@ use super::invite::{self, Uninvited};
 use super::metrics::{Held, count};
 use super::namespace::{Found, Notice};
 use super::rendezvous::Answer;
+use super::signal::Signal;
 use super::splice::{Cause, Traffic, splice};
 use super::{Shared, authorize, tracking};
 use crate::deadline;
@@ -41,7 +43,9 @@ pub struct SenderRequest {
 pub(crate) async fn connect(shared: &Shared, handshake: Handshake, target: RequestTarget) {
     let (id, peer) = (handshake.id.clone(), handshake.peer);
     // boxed and by value: neither headers nor query are kept for as long as the join lasts
-    let Some(Joined { entity, sender, listener }) = Box::pin(join(shared, handshake, target)).await else { return };
+    let Some(Joined { entity, sender, listener, superseded }) = Box::pin(join(shared, handshake, target)).await else {
+        return;
+    };
     count(&shared.metrics.joined);
     // the listener's socket comes on top of this one
     let _held = (Held::of(&shared.metrics.splices), Held::of(&shared.metrics.connections));
@@ -58,6 +62,13 @@ pub(crate) async fn connect(shared: &Shared, handshake: Handshake, target: Reque
             Close::entity_deleted()
         },
     );
+    let end = or(end, async {
+        match superseded {
+            Some(superseded) => superseded.raised().await,
+            None => pending().await,
+        }
+        Close::superseded()
+    });
     let cause = splice(sender, listener, traffic, end, shared.deadlines().close).await;
     if !matches!(cause, Cause::Closed) {
         count(&shared.metrics.aborted);
@@ -69,6 +80,9 @@ struct Joined {
     entity: Found,
     sender: Upgraded,
     listener: Upgraded,
+    /// Raised when the join is to end because the listener has connected anew. A session outlives its links, so it is better
+    /// told of one that is probably dead; of other connections, one that is not would be lost.
+    superseded: Option<Signal>,
 }
 
 /// Finds a listener and answers both. `None` if the sender was refused or is gone.
@@ -94,9 +108,10 @@ async fn join(shared: &Shared, mut handshake: Handshake, target: RequestTarget) 
         None
     };
     let (rejection, word) = match or(met, abandoned).await? {
-        Ok(listener) => {
+        Ok((listener, superseded)) => {
             let sender = handshake.accept(shared, listener.subprotocol.as_deref()).await?;
-            return Some(Joined { entity, sender, listener });
+            let superseded = (listener.subprotocol.as_deref() == Some(SUBPROTOCOL)).then_some(superseded);
+            return Some(Joined { entity, sender, listener, superseded });
         }
         Err(Unmet::Refused(rejection)) => (rejection, Word::Listener),
         Err(Unmet::Failed(rejection)) => (rejection, Word::Regret),
@@ -137,7 +152,7 @@ pub(crate) async fn connect_here(shared: &Shared, path: &str, request: SenderReq
         }
         Err(rejection) => shared.metrics.rejected(rejection.status()),
     }
-    listener
+    Ok(listener?.0)
 }
 
 /// A sender as the listener gets to know it.
@@ -164,14 +179,20 @@ async fn admit(shared: &Shared, handshake: &Handshake, target: &RequestTarget) -
     Ok(entity)
 }
 
-/// Invites one of the listeners and waits for its socket.
-async fn meet(shared: &Shared, entity: &Found, target: &RequestTarget, sender: &Sender) -> Result<Upgraded, Unmet> {
+/// Invites one of the listeners and waits for its socket. Gives that, and what is raised when that listener is superseded.
+async fn meet(
+    shared: &Shared,
+    entity: &Found,
+    target: &RequestTarget,
+    sender: &Sender,
+) -> Result<(Upgraded, Signal), Unmet> {
     let _held = Held::of(&shared.metrics.waiting);
     let invitation = shared
         .rendezvous
         .open(sender.id.clone(), sender.offered.clone())
         .map_err(|_| Unmet::Failed(Rejection::internal()))?;
-    invite(shared, entity, target, sender, &invitation.secret).map_err(Unmet::Failed)?;
+    shared.namespace.listener_on_its_way(entity, shared.deadlines().absence).await;
+    let superseded = invite(shared, entity, target, sender, &invitation.secret).map_err(Unmet::Failed)?;
 
     let answer = async { invitation.answer().await.ok_or(Rejection::new(502, "The listener left the rendezvous")) };
     let stopped = or(
@@ -188,18 +209,18 @@ async fn meet(shared: &Shared, entity: &Found, target: &RequestTarget, sender: &
         None => Err(Unmet::Failed(Rejection::listener_timeout(&entity.path))),
         Some(Err(rejection)) => Err(Unmet::Failed(rejection)),
         Some(Ok(Answer::Refused(rejection))) => Err(Unmet::Refused(rejection)),
-        Some(Ok(Answer::Joined(upgraded))) => Ok(upgraded),
+        Some(Ok(Answer::Joined(upgraded))) => Ok((upgraded, superseded)),
     }
 }
 
-/// Puts the accept message into a listener's queue.
+/// Puts the accept message into a listener's queue. Gives what is raised when that listener is superseded.
 fn invite(
     shared: &Shared,
     entity: &Found,
     target: &RequestTarget,
     sender: &Sender,
     secret: &str,
-) -> Result<(), Rejection> {
+) -> Result<Signal, Rejection> {
     let id = format!("{}_G0", sender.id);
     let told = invite::invite(shared, entity, &sender.affinity, |listener| {
         let accept = Accept {
@@ -222,7 +243,7 @@ fn invite(
         Uninvited::Refused(rejection) => rejection,
     })?;
     debug!("sender {}: listener {} of {} invited", sender.id, listener.id, entity.path);
-    Ok(())
+    Ok(listener.superseded)
 }
 
 /// Of the handshake's headers, these are the relay's business alone: the sender's credential, and extensions, which nobody

@@ -54,6 +54,7 @@ pub(crate) async fn relay(
     outbound: &mut Outbound<'_>,
 ) -> Result<bool, Failure> {
     let held = Held::of(&shared.metrics.waiting);
+    shared.namespace.listener_on_its_way(&request.entity, shared.deadlines().absence).await;
     let prefix = gather(shared, request, inbound, outbound).await?;
     let (question, listener, whole) = ask(shared, request, &prefix, inbound.is_complete())?;
     debug!("request {} of {}: listener {} of {} told", question.id, request.peer, listener.id, request.entity.path);

@@ -155,7 +155,11 @@ impl Channel {
             or(closing, or(writing, reading)).await
         };
         // nobody is to be invited here any more
-        drop((registration, counted));
+        drop(counted);
+        match &end {
+            End::Broken(_) | End::Silent | End::Stalled => registration.lost(),
+            End::Left | End::Closing(_) => drop(registration),
+        }
         match &end {
             End::Silent | End::Stalled => count(&self.shared.metrics.silent_listeners),
             End::Closing(close) if close.code() == 1008 => count(&self.shared.metrics.expired_tokens),

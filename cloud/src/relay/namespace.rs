@@ -50,6 +50,9 @@ struct Entity {
     created_at: u64,
     /// When its last listener left, or else when it came to be.
     idle_since: Instant,
+    /// Since when a listener may be on its way: one was lost that did not say goodbye, or the entity is new here, as all are
+    /// to a relay that has just started.
+    missed_since: Option<Instant>,
     removed: Signal,
     /// Raised, and replaced by a new one, when a listener registers.
     arrived: Signal,
@@ -148,6 +151,7 @@ impl Entity {
             made: None,
             created_at: authorize::now_unix(),
             idle_since: Instant::now(),
+            missed_since: Some(Instant::now()),
             removed: Signal::new(),
             arrived: arrived.unwrap_or_default(),
             listeners: Vec::new(),

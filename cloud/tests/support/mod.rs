@@ -121,6 +121,7 @@ pub(crate) fn config() -> RelayConfig {
         deadlines: Deadlines {
             handshake: LONG,
             rendezvous: LONG,
+            absence: Duration::ZERO,
             response: LONG,
             idle: LONG,
             quiet: LONG,
@@ -262,15 +263,34 @@ impl TestRelay {
 
     /// Joins a sender with a listener and returns the two ends, sender first.
     pub(crate) async fn join(&self, listener: &mut Listener, path: &str) -> (Socket, Socket) {
-        let (sender, listener) = self.join_raw(listener, path).await;
+        self.join_with(listener, path, &[]).await
+    }
+
+    /// The same, with headers of both.
+    pub(crate) async fn join_with(
+        &self,
+        listener: &mut Listener,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (Socket, Socket) {
+        let (sender, listener) = self.join_raw_with(listener, path, headers).await;
         (client(sender).await, client(listener).await)
     }
 
     /// As [`TestRelay::join`], for tests that write frames themselves.
     pub(crate) async fn join_raw(&self, listener: &mut Listener, path: &str) -> (Transport, Transport) {
-        let mut sender = self.send(path, &[]).await;
+        self.join_raw_with(listener, path, &[]).await
+    }
+
+    async fn join_raw_with(
+        &self,
+        listener: &mut Listener,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (Transport, Transport) {
+        let mut sender = self.send(path, headers).await;
         let accept = listener.invitation().await;
-        let mut rendezvous = self.ask(target_of(&accept), &[]).await;
+        let mut rendezvous = self.ask(target_of(&accept), headers).await;
         for socket in [&mut rendezvous, &mut sender] {
             let answer = Answer::read(socket).await;
             let mask = self.tls.then_some("zero");

@@ -34,7 +34,7 @@ impl Driver {
         }
         if self.next_link.as_ref().is_some_and(|link| now.micros_since(link.up_at) >= micros(HELLO_WITHIN)) {
             self.next_link = None;
-            self.tell(Event::LinkLost(LinkEnd::NoHello));
+            self.tell(Event::LinkFailed(LinkEnd::NoHello));
         }
         if self.config.release_memory && self.has_memory {
             self.release_memory_if_quiet(now);

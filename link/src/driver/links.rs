@@ -47,7 +47,7 @@ impl Driver {
             let mut link = Link::new(socket, self.last_number, now);
             match self.say_hello(&mut link) {
                 Ok(()) => self.next_link = Some(link),
-                Err(error) => self.tell(Event::LinkLost(LinkEnd::Broken(error))),
+                Err(error) => self.tell(Event::LinkFailed(LinkEnd::Broken(error))),
             }
             return self.ready.note(NEXT_LINK);
         };
@@ -88,7 +88,7 @@ impl Driver {
         let Some(link) = self.next_link.take() else { return };
         let hello = match answer {
             Ok(hello) => hello,
-            Err(end) => return self.tell(Event::LinkLost(end)),
+            Err(end) => return self.tell(Event::LinkFailed(end)),
         };
         match hello.and_then(|hello| self.session.handle_hello(now, &hello, &mut self.ports)) {
             Ok(resumption) => self.link_up(link, resumption),
@@ -99,7 +99,7 @@ impl Driver {
     fn refuse_link(&mut self, mut link: Link, violation: Violation) {
         warn!("{}: link refused: {violation}", self.config.name);
         self.farewell(&mut link, close_code::VIOLATION, &violation.to_string());
-        self.tell(Event::LinkLost(LinkEnd::Refused(violation)));
+        self.tell(Event::LinkFailed(LinkEnd::Refused(violation)));
     }
 
     fn link_up(&mut self, link: Link, resumption: Resumption) {

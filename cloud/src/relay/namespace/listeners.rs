@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded};
 use umbilical_relay_protocol::management::ListenerDescription;
 use umbilical_relay_protocol::{Close, MAX_LISTENERS, Rejection, entity_key, find_entity};
 
 use super::{Found, Namespace};
+use crate::deadline;
 use crate::relay::affinity::Affinity;
 use crate::relay::authorize;
 use crate::relay::signal::Signal;
@@ -33,6 +34,8 @@ pub(crate) struct Listener {
     pub(crate) notices: Sender<Notice>,
     /// Raised when its control channel is gone.
     pub(crate) gone: Signal,
+    /// Raised when a newer connection of the same listener has taken its place: the path of this one is probably dead.
+    pub(crate) superseded: Signal,
     closing: Sender<Close>,
 }
 
@@ -113,10 +116,9 @@ impl Namespace {
             return Err(Rejection::too_many_listeners(&entity.path));
         }
         if let Some(older) = older {
-            known
-                .listeners
-                .swap_remove(older)
-                .close(Close::new(1001, "Replaced by a newer connection of this listener"));
+            let older = known.listeners.swap_remove(older);
+            older.superseded.raise();
+            older.close(Close::superseded());
         }
         let (notices_in, notices) = bounded(MAX_QUEUED);
         let gone = Signal::new();
@@ -129,8 +131,10 @@ impl Namespace {
             connected_at: authorize::now_unix(),
             notices: notices_in,
             gone: gone.clone(),
+            superseded: Signal::new(),
             closing: closing_in,
         });
+        known.missed_since = None;
         std::mem::take(&mut known.arrived).raise();
         Ok(Registration {
             namespace: Arc::clone(self),
@@ -141,6 +145,17 @@ impl Namespace {
             closing,
             took_over: older.is_some(),
         })
+    }
+
+    /// Waits for a listener that may be on its way, for at most `patience` from when it was missed.
+    pub(crate) async fn listener_on_its_way(&self, entity: &Found, patience: Duration) {
+        let missed = self.lock().entities.get(&entity.key).and_then(|known| {
+            let since = known.missed_since.filter(|_| known.listeners.is_empty())?;
+            Some((known.arrived.clone(), since + patience))
+        });
+        if let Some((arrived, until)) = missed {
+            deadline::until(until, arrived.raised()).await;
+        }
     }
 
     /// One of the entity's listeners that will do, chosen by `random`, that is not in `passed_over`.
@@ -192,6 +207,15 @@ impl Listener {
     /// The first reason counts.
     pub(super) fn close(&self, close: Close) {
         let _ = self.closing.try_send(close);
+    }
+}
+
+impl Registration {
+    /// Ends it as one whose listener has not said goodbye: it is probably about to come back.
+    pub(crate) fn lost(self) {
+        if let Some(entity) = self.namespace.lock().entities.get_mut(&self.key) {
+            entity.missed_since = Some(Instant::now());
+        }
     }
 }
 

@@ -140,6 +140,7 @@ impl State {
             configured: false,
             created_at: record.created_at,
             idle_since: Instant::now(),
+            missed_since: Some(Instant::now()),
             removed: Signal::new(),
             arrived: self.awaited.remove(&key).unwrap_or_default(),
             listeners: Vec::new(),
