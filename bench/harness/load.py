@@ -71,12 +71,16 @@ def connect(tunnel, count: int, patience: float = 5.0, window: float = 3600.0, p
     return latencies(start(tunnel, "connect", count=count, patience=patience, seconds=window, pause=pause))
 
 
-def ping(tunnel, window: float, pause: float = 0.0, count: int = 1_000_000, patience: float = 20.0) -> Latencies:
+# How long one message of a stream may take.
+PATIENCE = 20.0
+
+
+def ping(tunnel, window: float, pause: float = 0.0, count: int = 1_000_000, patience: float = PATIENCE) -> Latencies:
     """64 bytes there and back, over and over, on one connection."""
     return latencies(start_ping(tunnel, window, pause, count, patience))
 
 
-def start_ping(tunnel, window: float, pause: float, count: int = 1_000_000, patience: float = 20.0) -> subprocess.Popen:
+def start_ping(tunnel, window: float, pause: float, count: int = 1_000_000, patience: float = PATIENCE) -> subprocess.Popen:
     return start(tunnel, "ping", seconds=window, pause=pause, count=count, patience=patience)
 
 
