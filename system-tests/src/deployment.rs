@@ -211,10 +211,33 @@ impl Deployment {
     /// # Panics
     /// The file has no such text.
     pub fn edit_file(&self, name: &str, from: &str, to: &str) {
-        let content =
-            fs::read_to_string(self.folder.path().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(content.contains(from), "{name} has no {from:?}:\n{content}");
+        self.write_copy(name, name, from, to);
+    }
+
+    /// Makes a file as another one is, but for a text within it.
+    ///
+    /// # Panics
+    /// That one has no such text.
+    pub fn write_copy(&self, of: &str, name: &str, from: &str, to: &str) {
+        let content = fs::read_to_string(self.folder.path().join(of)).unwrap_or_else(|error| panic!("{of}: {error}"));
+        assert!(content.contains(from), "{of} has no {from:?}:\n{content}");
         self.write_file(name, &content.replace(from, to));
+    }
+
+    /// Lets the agent dial the relay at another address.
+    ///
+    /// # Panics
+    /// It has been told so before.
+    pub fn agent_dials(&self, address: SocketAddrV4) {
+        self.edit_file("agent.toml", &self.relay_url(), &format!("wss://localhost:{}", address.port()));
+    }
+
+    /// Lets a gateway that is a process of its own dial the relay at another address.
+    ///
+    /// # Panics
+    /// It has been told so before.
+    pub fn gateway_dials(&self, address: SocketAddrV4) {
+        self.edit_file("cloud.toml", &self.relay_url(), &format!("wss://localhost:{}", address.port()));
     }
 
     /// Adds a service to the agent's file; a running agent sees it when it reloads.
@@ -225,12 +248,17 @@ impl Deployment {
 
     /// The relay and the gateway, started: one process or two, as the topology says.
     pub fn start_cloud(&self) -> Vec<Process> {
-        let run = |name: &str, file: &str| Process::start(name, &mut self.cloud_command("run", file));
+        let run = |name: &str| Process::start(name, &mut self.cloud_command("run", "cloud.toml"));
         match self.setup.topology {
-            Topology::Embedded => vec![run("cloud", "cloud.toml")],
-            Topology::Apart => vec![run("relay", "relay.toml"), run("gateway", "cloud.toml")],
-            Topology::Azure => vec![run("gateway", "cloud.toml")],
+            Topology::Embedded => vec![run("cloud")],
+            Topology::Apart => vec![self.start_relay(), run("gateway")],
+            Topology::Azure => vec![run("gateway")],
         }
+    }
+
+    /// The relay by itself, where it is a process of its own, started.
+    pub fn start_relay(&self) -> Process {
+        Process::start("relay", &mut self.cloud_command("run", "relay.toml"))
     }
 
     /// The agent, started.

@@ -10,6 +10,7 @@
 //! - [`packages`]: those of them that come from npm and PyPI;
 //! - [`echo`]: services for many streams, in this process;
 //! - [`counted`]: a port that counts what passes;
+//! - [`fault_proxy`]: a port whose connections are cut, silenced, stalled, throttled, delayed or half-closed;
 //! - [`files`]: large files and their hashes;
 //! - [`limits`]: how many files a process may open;
 //! - [`process`]: a child whose output can be waited for, and which does not outlive its test;
@@ -23,6 +24,7 @@ pub mod binaries;
 pub mod counted;
 pub mod deployment;
 pub mod echo;
+pub mod fault_proxy;
 pub mod files;
 pub mod limits;
 pub mod packages;

@@ -163,6 +163,29 @@ impl Process {
         self.status_bytes("VmRSS:")
     }
 
+    /// How many files it has open.
+    ///
+    /// # Panics
+    /// The process is gone.
+    pub fn open_files(&self) -> usize {
+        let files = fs::read_dir(format!("/proc/{}/fd", self.pid()));
+        files.unwrap_or_else(|error| panic!("{}: no files of process {}: {error}", self.name, self.pid())).count()
+    }
+
+    /// The processor time it has taken so far (`utime` and `stime` of proc_pid_stat(5)).
+    ///
+    /// # Panics
+    /// The process is gone.
+    pub fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        // the name before may hold anything but ends with the last parenthesis
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: Vec<u64> = fields.skip(11).take(2).filter_map(|ticks| ticks.parse().ok()).collect();
+        assert_eq!(ticks.len(), 2, "{}: no times of process {}: {stat:?}", self.name, self.pid());
+        // clock ticks are hundredths of a second on every Linux there is
+        Duration::from_millis(ticks.iter().sum::<u64>() * 10)
+    }
+
     /// How many TCP connections it has to an IPv4 `address`: of the established ones in proc_net_tcp(5), those whose inode is
     /// that of one of its files.
     pub fn connections_to(&self, address: SocketAddrV4) -> usize {

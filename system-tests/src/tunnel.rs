@@ -2,6 +2,8 @@
 
 use std::net::SocketAddrV4;
 
+use nix::sys::signal::Signal;
+
 use crate::{
     deployment::{DEVICE, Deployment, Setup},
     process::Process,
@@ -39,6 +41,29 @@ impl Tunnel {
         let agent = deployment.start_agent();
         agent.line_with(LISTENING, wait::SOON);
         Tunnel { agent, cloud, deployment }
+    }
+
+    /// Kills the agent without a word and waits until another one is listening.
+    ///
+    /// # Panics
+    /// It is not within [`wait::SOON`].
+    pub fn restart_agent(&mut self) {
+        self.agent.signal(Signal::SIGKILL);
+        self.agent.ended(wait::SOON);
+        self.agent = self.deployment.start_agent();
+        self.agent.line_with(LISTENING, wait::SOON);
+    }
+
+    /// Kills a relay that is a process of its own without a word, and waits until another one is there.
+    ///
+    /// # Panics
+    /// It is not within [`wait::SOON`], or relay and gateway are one process.
+    pub fn restart_relay(&mut self) {
+        let [relay, _] = self.cloud.as_mut_slice() else { panic!("relay and gateway are one process") };
+        relay.signal(Signal::SIGKILL);
+        relay.ended(wait::SOON);
+        *relay = self.deployment.start_relay();
+        wait::for_listener(self.deployment.relay, wait::SOON);
     }
 
     /// Where the exposure of a service listens.

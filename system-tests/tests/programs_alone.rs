@@ -1,9 +1,16 @@
 //! Promise: the programs on the ends work without the tunnel. Where one of these fails, no other failure says anything about Umbilical.
 
-use std::{process::Command, thread, time::Duration};
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::{Shutdown, TcpStream},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
 
 use umbilical_system_tests::{
     echo,
+    fault_proxy::{FaultProxy, Toward, Weather},
     files::{self, Folder},
     process::run,
     programs::{
@@ -97,7 +104,6 @@ fn echoes_are_checked_byte_for_byte() {
     let liar = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let liar_address = liar.local_addr().unwrap();
     thread::spawn(move || {
-        use std::io::{Read, Write};
         let (mut stream, _) = liar.accept().unwrap();
         let mut bytes = vec![0; 100_000];
         stream.read_exact(&mut bytes).unwrap();
@@ -106,4 +112,73 @@ fn echoes_are_checked_byte_for_byte() {
     });
     let error = smol::block_on(echo::exchange(liar_address, 7, 100_000)).unwrap_err();
     assert_eq!(error.to_string(), "stream 7, byte 70000: another byte came back");
+}
+
+#[test]
+fn faults_are_what_they_are_called() {
+    let proxy = FaultProxy::start(echo::start());
+    smol::block_on(echo::exchange(proxy.address, 7, 1_000_000)).unwrap();
+    assert_eq!(proxy.carried(), 2_000_000);
+    let connect = || {
+        let stream = TcpStream::connect(proxy.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        stream
+    };
+    let said = |mut stream: &TcpStream| {
+        stream.write_all(b"hello").unwrap();
+        let mut answer = [0; 5];
+        stream.read_exact(&mut answer).map(|()| answer)
+    };
+    let silent = |stream: &TcpStream| said(stream).unwrap_err().kind() == ErrorKind::WouldBlock;
+
+    let stream = connect();
+    assert_eq!(&said(&stream).unwrap(), b"hello");
+    assert_eq!(proxy.reset(), 1);
+    assert_eq!((&stream).read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+
+    let resetting = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let std::net::SocketAddr::V4(address) = resetting.local_addr().unwrap() else { unreachable!() };
+    let passes_on = FaultProxy::start(address);
+    let mut stream = TcpStream::connect(passes_on.address).unwrap();
+    stream.set_read_timeout(Some(wait::SOON)).unwrap();
+    stream.write_all(b"never read").unwrap();
+    let (unread, _) = resetting.accept().unwrap();
+    wait::for_some("it to have arrived", wait::SOON, || (unread.peek(&mut [0]).unwrap() == 1).then_some(()));
+    drop(unread);
+    assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset, "a reset is passed on");
+
+    let stream = connect();
+    said(&stream).unwrap();
+    assert_eq!((proxy.vanish(), proxy.connections()), (1, 0));
+    assert!(silent(&stream));
+    said(&connect()).expect("others are not touched");
+
+    let stream = connect();
+    proxy.set(Weather { stalled: true, ..Weather::default() });
+    assert!(silent(&stream));
+    proxy.set(Weather::default());
+    let mut answer = [0; 5];
+    (&stream).read_exact(&mut answer).expect("what was held back arrives");
+
+    proxy.set(Weather { delay: Duration::from_millis(30), ..Weather::default() });
+    let began = Instant::now();
+    said(&stream).unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(60), "{:?}", began.elapsed());
+    proxy.set(Weather { bytes_per_second: Some(500_000), ..Weather::default() });
+    let began = Instant::now();
+    smol::block_on(echo::exchange(proxy.address, 7, 100_000)).unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(200), "{:?}", began.elapsed());
+    proxy.set(Weather::default());
+
+    proxy.reset();
+    let mut stream = connect();
+    said(&stream).unwrap();
+    assert_eq!(proxy.half_close(Toward::Dialler), 1);
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    let before = proxy.carried();
+    stream.write_all(b"on and on").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    wait::for_some("the other direction to go on, and to end", wait::SOON, || {
+        (proxy.carried() >= before + 9 && proxy.connections() == 0).then_some(())
+    });
 }

@@ -86,9 +86,23 @@ impl Postgresql {
     /// # Panics
     /// `pgbench` fails, or says something unknown.
     pub fn transact(&self, address: SocketAddrV4, clients: usize, options: &[&str]) -> Transacted {
+        self.transact_within(Duration::from_secs(120), address, clients, options)
+    }
+
+    /// The same, if it may take longer than two minutes.
+    ///
+    /// # Panics
+    /// As there, or it takes longer than `within`.
+    pub fn transact_within(
+        &self,
+        within: Duration,
+        address: SocketAddrV4,
+        clients: usize,
+        options: &[&str],
+    ) -> Transacted {
         let mut pgbench = self.pgbench(address);
         pgbench.args(["--no-vacuum", "--jobs", "2", "--client", &clients.to_string()]).args(options);
-        let output = process::run("pgbench", &mut pgbench, Duration::from_secs(120));
+        let output = process::run("pgbench", &mut pgbench, within);
         let figure = |name: &str| {
             output
                 .lines()

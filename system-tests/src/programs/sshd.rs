@@ -74,13 +74,18 @@ impl Sshd {
 
     /// Copies one file with `scp`; `remote` says which of the two is the server's.
     pub fn scp(&self, address: SocketAddrV4, from: &str, to: &str, remote: Remote) -> Command {
+        self.scp_with(&[], address, from, to, remote)
+    }
+
+    /// The same with options of `scp`.
+    pub fn scp_with(&self, options: &[&str], address: SocketAddrV4, from: &str, to: &str, remote: Remote) -> Command {
         let remote_name = |path: &str| format!("{}@{}:{path}", self.user, address.ip());
         let (from, to) = match remote {
             Remote::Source => (remote_name(from), to.to_owned()),
             Remote::Target => (from.to_owned(), remote_name(to)),
         };
         let mut scp = self.client("scp");
-        scp.args(["-q", "-P", &address.port().to_string(), &from, &to]);
+        scp.args(options).args(["-q", "-P", &address.port().to_string(), &from, &to]);
         scp
     }
 
