@@ -47,7 +47,7 @@ def measure_recovery(definition: Definition, programs: dict[str, str], place, cu
             time.sleep(apart + rng.uniform(1.2, 2.0))
         streams, connections = load.latencies(used), load.latencies(new)
         if streams.failed:
-            raise RuntimeError(f"{definition.name}: the stream stood still for {load.PATIENCE:.0f} s, or was lost")
+            raise RuntimeError(f"{definition.name}: the stream was lost, or stood still for {load.PATIENCE:.0f} s\n{tunnel.logs()}")
     ends = at[1:] + [at[-1] + 5.0]
     # what ends within a round trip of the cut may have passed where the cut was before it
     moved = [(began + took / 1000, began + took / 1000 - idle / 1000) for began, took in streams.samples]

@@ -268,8 +268,7 @@ class Tunnel:
             self.processes.append(processes.Process(role.name, argv, f"{self.folder}/{role.name}.log", dict(role.environment)))
             time.sleep(0.3)
         if not self.answers_within(self.PATIENCE):
-            logs = "\n".join(f"--- {process.role}\n{process.log_tail()}" for process in self.processes)
-            raise RuntimeError(f"{definition.name}: nothing came through within {self.PATIENCE:.0f} s\n{logs}")
+            raise RuntimeError(f"{definition.name}: nothing came through within {self.PATIENCE:.0f} s\n{self.logs()}")
 
     def write_files(self, values: dict[str, object]) -> None:
         for name, text in self.definition.files:
@@ -298,6 +297,10 @@ class Tunnel:
     @property
     def device_pid(self) -> int | None:
         return next((process.pid for process in self.processes if process.role == "device"), None)
+
+    def logs(self) -> str:
+        """The ends of what its processes have said."""
+        return "\n".join(f"--- {process.role}\n{process.log_tail()}" for process in self.processes)
 
     def ended(self) -> list[str]:
         return [process.role for process in self.processes if process.has_ended()]

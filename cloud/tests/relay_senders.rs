@@ -88,6 +88,37 @@ fn who_comes_while_a_listener_is_on_its_way_waits_for_it() {
     });
 }
 
+/// A channel that is dying takes what is said on it.
+#[test]
+fn who_was_invited_over_a_channel_that_is_lost_is_invited_again() {
+    run(async {
+        let relay = start(&config());
+        let waiting = || relay.relay.metrics().waiting.load(Relaxed);
+        let mut old = relay.listen_as("device", "plant_7").await;
+        let mut sender = relay.send("device", &[]).await;
+        let first = old.invitation().await;
+        drop(old);
+        eventually("it is lost", || relay.relay.metrics().listeners.load(Relaxed) == 0).await;
+        let mut new = relay.listen_as("device", "plant_7").await;
+        let second = new.invitation().await;
+        assert_eq!((target_of(&first), waiting()), (target_of(&second), 1));
+        let newest = relay.listen_as("device", "plant_7");
+        let third = newest.await.invitation().await;
+        relay.answer(&refusal_of(&third, 503, "here"), &[]).await;
+        assert_eq!(Answer::read(&mut sender).await.reason, "here");
+        assert_eq!(relay.answer(target_of(&first), &[]).await.status, 403, "the address is used up");
+
+        // who takes its leave may come to what it was invited to
+        let mut leaving = relay.listen_as("device", "plant_7").await;
+        let mut sender = relay.send("device", &[]).await;
+        let accept = leaving.invitation().await;
+        leaving.control.close(None).await.unwrap();
+        eventually("it has left", || relay.relay.metrics().listeners.load(Relaxed) == 0).await;
+        relay.answer(&refusal_of(&accept, 503, "on its way"), &[]).await;
+        assert_eq!(Answer::read(&mut sender).await.reason, "on its way");
+    });
+}
+
 #[test]
 fn nobody_comes_back_and_senders_are_refused_in_the_end() {
     run(async {

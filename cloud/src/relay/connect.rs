@@ -17,7 +17,7 @@ use super::affinity::Affinity;
 use super::handshake::{Handshake, Word};
 use super::invite::{self, Uninvited};
 use super::metrics::{Held, count};
-use super::namespace::{Found, Notice};
+use super::namespace::{Found, Listener, Notice};
 use super::rendezvous::Answer;
 use super::signal::Signal;
 use super::splice::{Cause, Traffic, splice};
@@ -179,7 +179,8 @@ async fn admit(shared: &Shared, handshake: &Handshake, target: &RequestTarget) -
     Ok(entity)
 }
 
-/// Invites one of the listeners and waits for its socket. Gives that, and what is raised when that listener is superseded.
+/// Invites one of the listeners and waits for its socket; if its control channel is lost meanwhile, invites it once more when it
+/// is back, or another one. Gives the socket, and what is raised when that listener is superseded.
 async fn meet(
     shared: &Shared,
     entity: &Found,
@@ -192,9 +193,22 @@ async fn meet(
         .open(sender.id.clone(), sender.offered.clone())
         .map_err(|_| Unmet::Failed(Rejection::internal()))?;
     shared.namespace.listener_on_its_way(entity, shared.deadlines().absence).await;
-    let superseded = invite(shared, entity, target, sender, &invitation.secret).map_err(Unmet::Failed)?;
-
-    let answer = async { invitation.answer().await.ok_or(Rejection::new(502, "The listener left the rendezvous")) };
+    let met = async {
+        loop {
+            let listener = invite(shared, entity, target, sender, &invitation.secret)?;
+            let answer = async { Some(invitation.answer().await) };
+            let lost = async {
+                listener.lost.raised().await;
+                // it may have heard of the invitation and come all the same
+                shared.namespace.any_listener(entity).await;
+                None
+            };
+            if let Some(answer) = or(answer, lost).await {
+                let answer = answer.ok_or(Rejection::new(502, "The listener left the rendezvous"))?;
+                return Ok((answer, listener.superseded));
+            }
+        }
+    };
     let stopped = or(
         async {
             shared.stopping.raised().await;
@@ -205,22 +219,22 @@ async fn meet(
             Err(Rejection::endpoint_not_found(&entity.path))
         },
     );
-    match deadline::within(shared.deadlines().rendezvous, or(answer, stopped)).await {
+    match deadline::within(shared.deadlines().rendezvous, or(met, stopped)).await {
         None => Err(Unmet::Failed(Rejection::listener_timeout(&entity.path))),
         Some(Err(rejection)) => Err(Unmet::Failed(rejection)),
-        Some(Ok(Answer::Refused(rejection))) => Err(Unmet::Refused(rejection)),
-        Some(Ok(Answer::Joined(upgraded))) => Ok((upgraded, superseded)),
+        Some(Ok((Answer::Refused(rejection), _))) => Err(Unmet::Refused(rejection)),
+        Some(Ok((Answer::Joined(upgraded), superseded))) => Ok((upgraded, superseded)),
     }
 }
 
-/// Puts the accept message into a listener's queue. Gives what is raised when that listener is superseded.
+/// Puts the accept message into a listener's queue. Gives that listener.
 fn invite(
     shared: &Shared,
     entity: &Found,
     target: &RequestTarget,
     sender: &Sender,
     secret: &str,
-) -> Result<Signal, Rejection> {
+) -> Result<Listener, Rejection> {
     let id = format!("{}_G0", sender.id);
     let told = invite::invite(shared, entity, &sender.affinity, |listener| {
         let accept = Accept {
@@ -243,7 +257,7 @@ fn invite(
         Uninvited::Refused(rejection) => rejection,
     })?;
     debug!("sender {}: listener {} of {} invited", sender.id, listener.id, entity.path);
-    Ok(listener.superseded)
+    Ok(listener)
 }
 
 /// Of the handshake's headers, these are the relay's business alone: the sender's credential, and extensions, which nobody

@@ -34,6 +34,8 @@ pub(crate) struct Listener {
     pub(crate) notices: Sender<Notice>,
     /// Raised when its control channel is gone.
     pub(crate) gone: Signal,
+    /// Raised when its control channel is lost, not left, or superseded: what was said on it last may not have arrived.
+    pub(crate) lost: Signal,
     /// Raised when a newer connection of the same listener has taken its place: the path of this one is probably dead.
     pub(crate) superseded: Signal,
     closing: Sender<Close>,
@@ -66,6 +68,7 @@ pub(crate) struct Registration {
     /// What to write to the control channel.
     pub(crate) notices: Receiver<Notice>,
     gone: Signal,
+    lost: Signal,
     /// Why the channel is to be closed.
     pub(crate) closing: Receiver<Close>,
     /// Whether an older connection of the same listener had to go.
@@ -118,10 +121,11 @@ impl Namespace {
         if let Some(older) = older {
             let older = known.listeners.swap_remove(older);
             older.superseded.raise();
+            older.lost.raise();
             older.close(Close::superseded());
         }
         let (notices_in, notices) = bounded(MAX_QUEUED);
-        let gone = Signal::new();
+        let (gone, lost) = (Signal::new(), Signal::new());
         let (closing_in, closing) = bounded(1);
         known.listeners.push(Listener {
             serial,
@@ -131,6 +135,7 @@ impl Namespace {
             connected_at: authorize::now_unix(),
             notices: notices_in,
             gone: gone.clone(),
+            lost: lost.clone(),
             superseded: Signal::new(),
             closing: closing_in,
         });
@@ -142,6 +147,7 @@ impl Namespace {
             serial,
             notices,
             gone,
+            lost,
             closing,
             took_over: older.is_some(),
         })
@@ -156,6 +162,15 @@ impl Namespace {
         if let Some((arrived, until)) = missed {
             deadline::until(until, arrived.raised()).await;
         }
+    }
+
+    /// Waits until there is a listener, for as long as it takes.
+    pub(crate) async fn any_listener(&self, entity: &Found) {
+        let awaited = match self.lock().entities.get(&entity.key) {
+            Some(known) if known.listeners.is_empty() => known.arrived.clone(),
+            _ => return,
+        };
+        awaited.raised().await;
     }
 
     /// One of the entity's listeners that will do, chosen by `random`, that is not in `passed_over`.
@@ -213,6 +228,7 @@ impl Listener {
 impl Registration {
     /// Ends it as one whose listener has not said goodbye: it is probably about to come back.
     pub(crate) fn lost(self) {
+        self.lost.raise();
         if let Some(entity) = self.namespace.lock().entities.get_mut(&self.key) {
             entity.missed_since = Some(Instant::now());
         }
