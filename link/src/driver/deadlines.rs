@@ -16,7 +16,8 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 
 impl Driver {
     pub(super) fn poll_timer(&mut self, now: Instant) {
-        if self.timer_at.take_if(|at| *at <= now).is_none() {
+        // not due if it went off, on another thread, after `now` was read: then it is to be set again
+        if self.timer_at.take().is_none_or(|at| at > now) {
             return;
         }
         let expires = self.session.is_established();
@@ -126,6 +127,19 @@ mod tests {
                 answers_pings: false,
             })
         })
+    }
+
+    #[test]
+    fn a_timer_that_goes_off_just_after_a_look_at_the_clock_is_set_again() {
+        let (mut driver, _handle) = driver(Side::Gateway);
+        let now = driver.clock.now();
+        driver.take_woken(now);
+        driver.drain_until = Some(now.after_micros(1_000));
+        driver.set_timer(now);
+        smol::block_on(&mut driver.timer);
+        driver.poll_timer(now);
+        driver.set_timer(now);
+        assert!(driver.take_woken(now), "it never goes off again");
     }
 
     #[test]
