@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET /healthz    200 "ok" while the process serves
+//! GET /readyz     200 "ready" while new connections are welcome, else 503 and why not
 //! GET /status     200 {"devices": [..], "exposures": [..]}
 //! ```
 //!
@@ -10,7 +11,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use log::{debug, info, warn};
@@ -22,15 +23,13 @@ use umbilical_link::transport::Transport;
 use crate::deadline;
 use crate::gateway::{DeviceStatus, ExposureStatus, Gateway};
 use crate::http::{RequestHead, discard};
+use crate::watched::{Readiness, Watched};
 
 /// How long a request may take, from the connection to the end of the answer.
 const WITHIN: Duration = Duration::from_secs(10);
 
 /// Pause after the system refused to hand out a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
-
-/// What the admin port reports on; the supervisor exchanges it.
-pub type Watched = Arc<RwLock<Option<Arc<Gateway>>>>;
 
 /// A running admin port. Dropped, it is closed.
 pub struct Admin {
@@ -44,7 +43,7 @@ impl Admin {
     ///
     /// # Errors
     /// The port cannot be had.
-    pub fn start(executor: &Arc<Executor<'static>>, address: SocketAddr, watched: Watched) -> Result<Self, AdminError> {
+    pub fn start(executor: &Arc<Executor<'static>>, address: SocketAddr, watched: Arc<Watched>) -> Result<Self, AdminError> {
         let bound = Async::<TcpListener>::bind(address).and_then(|listener| {
             let address = listener.get_ref().local_addr()?;
             Ok((listener, address))
@@ -68,7 +67,7 @@ impl Admin {
     }
 }
 
-async fn serve(executor: Arc<Executor<'static>>, listener: Async<TcpListener>, watched: Watched) {
+async fn serve(executor: Arc<Executor<'static>>, listener: Async<TcpListener>, watched: Arc<Watched>) {
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
@@ -99,14 +98,19 @@ async fn answer(socket: Async<TcpStream>, watched: &Watched) -> io::Result<()> {
             return Ok(());
         }
     };
-    let gateway = watched.read().unwrap_or_else(PoisonError::into_inner).clone();
     let path = head.target.split('?').next().unwrap_or_default();
     let (status, kind, body) = match (head.method.as_str(), path) {
         ("GET" | "HEAD", "/healthz") => ("200 OK", "text/plain", "ok\n".to_owned()),
+        ("GET" | "HEAD", "/readyz") => {
+            let readiness = watched.readiness();
+            let status = if readiness == Readiness::Ready { "200 OK" } else { "503 Service Unavailable" };
+            (status, "text/plain", format!("{readiness}\n"))
+        }
         ("GET" | "HEAD", "/status") => {
+            let gateway = watched.parts().gateway;
             ("200 OK", "application/json", format!("{}\n", status(gateway.as_deref()).await))
         }
-        ("GET" | "HEAD", _) => ("404 Not Found", "text/plain", "there are /status and /healthz\n".to_owned()),
+        ("GET" | "HEAD", _) => ("404 Not Found", "text/plain", "there are /status, /healthz and /readyz\n".to_owned()),
         _ => ("405 Method Not Allowed", "text/plain", "only GET and HEAD are answered\n".to_owned()),
     };
     let date = httpdate::fmt_http_date(SystemTime::now());

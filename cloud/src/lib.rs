@@ -10,7 +10,7 @@
 //! - [`relay`]: where listeners wait and senders are joined with them
 //! - [`gateway`]: public ports that lead to services of devices
 //! - [`connect`], [`stdio`]: one stream for a program that has a pipe and no port
-//! - [`admin`]: how it is all doing, over HTTP
+//! - [`admin`], [`watched`]: how it is all doing, over HTTP; whether new connections are welcome
 //! - `listening`, [`handed`]: sockets that many connect to, made here or by the service manager
 //! - [`log`], [`signals`], [`service_manager`]: lines on stderr; requests of operator and service manager; what the latter is told
 
@@ -31,3 +31,4 @@ pub mod signals;
 pub mod stdio;
 pub mod supervisor;
 pub mod threads;
+pub mod watched;

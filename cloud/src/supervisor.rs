@@ -5,22 +5,23 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use smol::Executor;
+use smol::{Executor, Timer};
 use smol::channel::Receiver;
 use smol::future::{self, or};
 
-use crate::admin::{Admin, AdminError, Watched};
+use crate::admin::{Admin, AdminError};
 use crate::config::{Config, ConfigError, Transport, Warning};
 use crate::gateway::{BoundExposures, ExposureError, Gateway};
 use crate::handed;
 use crate::relay::{Relay, RelayError};
 use crate::service_manager;
 use crate::signals::Request;
+use crate::watched::{Parts, Watched};
 
 /// How long a relay's joined connections may go on if there is no gateway to say.
 const DRAIN_FOR: Duration = Duration::from_secs(10);
@@ -36,7 +37,7 @@ pub struct Cloud {
     relay: Option<Relay>,
     gateway: Option<Arc<Gateway>>,
     admin: Option<Admin>,
-    watched: Watched,
+    watched: Arc<Watched>,
     /// Why the last reload changed nothing.
     refused: Option<String>,
 }
@@ -58,7 +59,7 @@ impl Cloud {
             relay: None,
             gateway: None,
             admin: None,
-            watched: Arc::new(RwLock::new(None)),
+            watched: Arc::default(),
             refused: None,
         };
         cloud.apply(config)?;
@@ -74,7 +75,7 @@ impl Cloud {
             service_manager::ready(&self.line());
         }
         info!("stopping, open streams may finish");
-        service_manager::stopping(self.drain_for() + GOODBYES);
+        service_manager::stopping(self.drain_after() + self.drain_for() + GOODBYES);
         let at_once = async {
             while let Ok(Request::Reload) = requests.recv().await {}
             warn!("stopped at once");
@@ -124,6 +125,11 @@ impl Cloud {
         self.config.gateway.as_ref().map_or(DRAIN_FOR, |gateway| gateway.drain_for)
     }
 
+    /// How long new connections are taken once it is known that they soon are not.
+    fn drain_after(&self) -> Duration {
+        self.config.gateway.as_ref().map_or(Duration::ZERO, |gateway| gateway.drain_after)
+    }
+
     /// The relay, if one runs.
     #[must_use]
     pub fn relay(&self) -> Option<&Relay> {
@@ -142,10 +148,12 @@ impl Cloud {
         self.admin.as_ref()
     }
 
-    /// Stops everything: no more clients, the connected ones have `drain-for` to finish.
+    /// Stops everything: it is not ready from now on, takes clients for `drain-after` all the same, then no more; the
+    /// connected ones have `drain-for` to finish.
     pub async fn stop(self) {
         let drain = self.drain_for();
-        *self.watched.write().unwrap_or_else(PoisonError::into_inner) = None;
+        self.watched.stopping();
+        Timer::after(self.drain_after()).await;
         let gateway = async {
             if let Some(gateway) = self.gateway {
                 gateway.shutdown(drain).await;
@@ -190,7 +198,8 @@ impl Cloud {
         if admin.is_some() || config.admin.is_none() {
             self.admin = admin;
         }
-        *self.watched.write().unwrap_or_else(PoisonError::into_inner) = gateway.clone();
+        let settle_for = config.gateway.as_ref().map_or(Duration::ZERO, |gateway| gateway.settle_for);
+        self.watched.set(Parts { gateway: gateway.clone() }, Instant::now() + settle_for);
         let (old_gateway, old_relay) = (self.gateway.take(), self.relay.take());
         let drain = self.drain_for();
         if let (Some(old), None) = (old_gateway, &gateway) {

@@ -1,4 +1,5 @@
-//! Promise: the admin port tells how devices and exposures are doing, as JSON, and answers whatever it is asked.
+//! Promise: the admin port tells how devices and exposures are doing, as JSON, whether new connections are welcome, and
+//! answers whatever it is asked.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,7 +10,7 @@ use std::net::SocketAddr;
 use serde_json::{Value, json};
 use smol::Async;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use world::{Client, Folder, echo, embedded, eventually, exposure_of, linked, relay_of, run};
+use world::{Client, Folder, echo, embedded, eventually, executor, exposure_of, linked, relay_of, run, try_echo};
 
 /// Status line, headers, body.
 async fn ask(admin: SocketAddr, request: &str) -> (String, String, String) {
@@ -76,7 +77,7 @@ fn whatever_it_is_asked_it_answers() {
             ("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK", "ok\n"),
             ("HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK", ""),
             ("GET /healthz?x=y HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK", "ok\n"),
-            ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found", "there are /status and /healthz\n"),
+            ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found", "there are /status, /healthz and /readyz\n"),
             ("POST /status HTTP/1.1\r\n\r\n", "HTTP/1.1 405 Method Not Allowed", "only GET and HEAD are answered\n"),
         ] {
             let (status, headers, found) = ask(admin, request).await;
@@ -87,5 +88,88 @@ fn whatever_it_is_asked_it_answers() {
         assert!(ask(admin, &format!("GET /{} HTTP/1.1\r\n", "x".repeat(40_000))).await.0.starts_with("HTTP/1.1 431 "));
         // it still serves
         assert_eq!(ask(admin, "GET /healthz HTTP/1.1\r\n\r\n").await.2, "ok\n");
+    });
+}
+
+/// A relay and a gateway with an exposure of `d1`, these lines in `[gateway]`, and an admin port.
+fn gateway_with(lines: &str) -> String {
+    let config = embedded(&[("d1", "echo")]).replace("[gateway]\n", &format!("[gateway]\n{lines}\n"));
+    format!("{config}[admin]\nlisten = '127.0.0.1:0'")
+}
+
+/// Status code and text.
+async fn readiness(admin: SocketAddr) -> (String, String) {
+    let (status, _, body) = ask(admin, "GET /readyz HTTP/1.1\r\n\r\n").await;
+    (status.split(' ').nth(1).unwrap().to_owned(), body)
+}
+
+fn said(code: &str, text: &str) -> (String, String) {
+    (code.to_owned(), format!("{text}\n"))
+}
+
+#[test]
+fn it_is_ready_once_devices_are_back_or_have_had_their_time() {
+    run(async {
+        let folder = Folder::new();
+        let relay_only = folder.start(&format!("{}[admin]\nlisten = '127.0.0.1:0'", world::RELAY));
+        assert_eq!(readiness(relay_only.admin().unwrap().address()).await, said("200", "ready"));
+        let impatient = folder.start(&gateway_with("settle-for = '0s'"));
+        assert_eq!(readiness(impatient.admin().unwrap().address()).await, said("200", "ready"));
+
+        let cloud = folder.start(&gateway_with("settle-for = '1h'"));
+        let admin = cloud.admin().unwrap().address();
+        assert_eq!(readiness(admin).await, said("503", "not ready: 1 devices have no link yet"));
+        let device = folder.device("d1", relay_of(&cloud), &[("echo", echo())]);
+        linked(&cloud, "d1").await;
+        assert_eq!(readiness(admin).await, said("200", "ready"));
+        // a device that goes is no reason to send its clients, and those of others, elsewhere
+        drop(device);
+        eventually("the loss of the device", || async { (cloud.gateway()?.awaited() == 1).then_some(()) }).await;
+        assert_eq!(readiness(admin).await, said("200", "ready"));
+    });
+}
+
+#[test]
+fn while_it_says_that_it_stops_it_still_takes_clients() {
+    run(async {
+        let folder = Folder::new();
+        let cloud = folder.start(&gateway_with("drain-after = '1h'"));
+        let (admin, exposure) = (cloud.admin().unwrap().address(), exposure_of(&cloud, 0));
+        let _device = folder.device("d1", relay_of(&cloud), &[("echo", echo())]);
+        linked(&cloud, "d1").await;
+        assert_eq!(readiness(admin).await, said("200", "ready"));
+        let _stopping = executor().spawn(cloud.stop());
+        eventually("the end of readiness", || async {
+            (readiness(admin).await == said("503", "not ready: stopping")).then_some(())
+        })
+        .await;
+        try_echo(exposure).await.unwrap();
+        assert_eq!(ask(admin, "GET /healthz HTTP/1.1\r\n\r\n").await.2, "ok\n");
+    });
+}
+
+#[test]
+fn how_it_is_doing_is_told_to_the_end_of_the_drain() {
+    run(async {
+        let folder = Folder::new();
+        let cloud = folder.start(&gateway_with("drain-for = '1h'"));
+        let (admin, exposure) = (cloud.admin().unwrap().address(), exposure_of(&cloud, 0));
+        let _device = folder.device("d1", relay_of(&cloud), &[("echo", echo())]);
+        linked(&cloud, "d1").await;
+        let mut client = Client::connect(exposure).await;
+        client.round_trip(b"hello").await;
+        let stopping = executor().spawn(cloud.stop());
+        eventually("the public port to close", || async {
+            Async::<std::net::TcpStream>::connect(exposure).await.is_err().then_some(())
+        })
+        .await;
+        client.round_trip(b"more").await;
+        assert_eq!(readiness(admin).await, said("503", "not ready: stopping"));
+        let told = status(admin).await;
+        assert_eq!((&told["devices"][0]["name"], &told["devices"][0]["streams"]), (&json!("d1"), &json!(1)));
+        assert_eq!((&told["exposures"][0]["service"], &told["exposures"][0]["open"]), (&json!("echo"), &json!(1)));
+        assert_eq!(told["devices"][0]["bytes_in"], 9);
+        client.finish().await;
+        stopping.await;
     });
 }

@@ -49,6 +49,8 @@ fn gateway_at(relay: &TestRelay, listener: ListenerKind, listen: Listen) -> (Gat
         keep_alive: Duration::from_secs(75),
         resume_for: Duration::from_secs(60),
         drain_for: Duration::ZERO,
+        drain_after: Duration::ZERO,
+        settle_for: Duration::ZERO,
     };
     let gateway = Gateway::start(world::executor(), &config, Some(&relay.relay)).unwrap();
     let address = gateway.addresses()[0];

@@ -33,6 +33,8 @@ fn gateway(relay: &support::TestRelay) -> (Gateway, SocketAddr) {
         keep_alive: Duration::from_secs(75),
         resume_for: Duration::from_secs(60),
         drain_for: Duration::ZERO,
+        drain_after: Duration::ZERO,
+        settle_for: Duration::ZERO,
     };
     let gateway = Gateway::start(world::executor(), &config, Some(&relay.relay)).unwrap();
     let address = gateway.addresses()[0];

@@ -109,6 +109,8 @@ pub(super) struct GatewayTable {
     pub(super) keep_alive: Option<Spanned<String>>,
     pub(super) resume_for: Option<Period>,
     pub(super) drain_for: Option<Period>,
+    pub(super) drain_after: Option<Period>,
+    pub(super) settle_for: Option<Period>,
     pub(super) memory: Option<Spanned<MemoryTable>>,
     #[serde(default)]
     pub(super) expose: Vec<Spanned<ExposeTable>>,

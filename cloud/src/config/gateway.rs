@@ -37,6 +37,11 @@ pub struct GatewayConfig {
     pub resume_for: Duration,
     /// How long open streams may go on after the gateway was asked to stop.
     pub drain_for: Duration,
+    /// How long new connections are taken after that, while `/readyz` says that it is not ready: time for a load balancer to
+    /// see it.
+    pub drain_after: Duration,
+    /// How long after the start `/readyz` waits for devices that have no link yet.
+    pub settle_for: Duration,
 }
 
 /// `relay` of `[gateway]`
@@ -141,6 +146,7 @@ const KEEP_ALIVES: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration:
 /// As the agent's.
 pub(crate) const DEFAULT_RESUME_FOR: Duration = Duration::from_secs(120);
 const DEFAULT_DRAIN_FOR: Duration = Duration::from_secs(10);
+const DEFAULT_SETTLE_FOR: Duration = Duration::from_secs(10);
 /// As the agent's.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const IDLE_TIMEOUTS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 3600);
@@ -187,6 +193,8 @@ pub(super) fn read(
         keep_alive: read_keep_alive(table.keep_alive.as_ref(), files)?,
         resume_for: table.resume_for.map_or(DEFAULT_RESUME_FOR, |period| period.0),
         drain_for: table.drain_for.map_or(DEFAULT_DRAIN_FOR, |period| period.0),
+        drain_after: table.drain_after.map_or(Duration::ZERO, |period| period.0),
+        settle_for: table.settle_for.map_or(DEFAULT_SETTLE_FOR, |period| period.0),
     })
 }
 

@@ -72,14 +72,13 @@ impl Common {
 
 /// The way to a device. Dropped, its task ends as soon as its streams have.
 pub(crate) struct Device {
-    name: Arc<str>,
     clients: channel::Sender<Client>,
     state: Arc<State>,
 }
 
 /// What a device's task shows to others.
-#[derive(Default)]
 pub(crate) struct State {
+    name: Arc<str>,
     /// The session that takes streams, while it has a link.
     current: Mutex<Option<Live>>,
     /// All sessions that have not ended.
@@ -123,10 +122,10 @@ impl Device {
     /// Begins to keep a link to the device called `name`.
     pub(crate) fn keep(name: Arc<str>, common: &Common) -> Self {
         let (clients, waiting) = channel::unbounded();
-        let state = Arc::new(State::default());
-        let keeper = Keeper::new(Arc::clone(&name), common.clone(), waiting, Arc::clone(&state));
+        let state = Arc::new(State::new(Arc::clone(&name)));
+        let keeper = Keeper::new(name, common.clone(), waiting, Arc::clone(&state));
         common.spawn(keeper.run());
-        Self { name, clients, state }
+        Self { clients, state }
     }
 
     pub(crate) fn state(&self) -> &Arc<State> {
@@ -144,10 +143,16 @@ impl Device {
             }
         }
     }
+}
+
+impl State {
+    pub(crate) fn new(name: Arc<str>) -> Self {
+        Self { name, current: Mutex::default(), sessions: Mutex::default(), past: Tally::default() }
+    }
 
     pub(crate) async fn status(&self) -> DeviceStatus {
-        let (sessions, linked) = (self.state.sessions().clone(), self.state.current().is_some());
-        let (bytes_in, bytes_out) = self.state.past.read();
+        let (sessions, linked) = (self.sessions().clone(), self.current().is_some());
+        let (bytes_in, bytes_out) = self.past.read();
         let mut sum =
             DeviceStatus { name: self.name.to_string(), linked, bytes_in, bytes_out, ..DeviceStatus::default() };
         for live in sessions {
@@ -159,9 +164,7 @@ impl Device {
         }
         sum
     }
-}
 
-impl State {
     /// Asks all sessions to end within `time`.
     pub(crate) fn go_away(&self, time: Duration) {
         for live in self.sessions().iter() {

@@ -55,7 +55,7 @@ pub(super) struct Shared {
     listen: Listen,
     /// Where it leads and for whom; a reload may change it.
     target: RwLock<Arc<Target>>,
-    counters: Counters,
+    counters: Arc<Counters>,
     turned_away: Paced,
     failed: Paced,
     dropped: Paced,
@@ -85,6 +85,14 @@ struct Counters {
     open: AtomicUsize,
     from_device: AtomicU64,
     to_device: AtomicU64,
+}
+
+/// An exposure's counters, which go on when its port is closed.
+#[derive(Clone)]
+pub(crate) struct ExposureFigures {
+    listen: Listen,
+    target: (Arc<str>, Arc<str>),
+    counters: Arc<Counters>,
 }
 
 /// How an exposure is doing.
@@ -146,7 +154,7 @@ impl BoundExposure {
         let shared = Arc::new(Shared {
             listen: self.listen,
             target: RwLock::new(Arc::new(Target { exposure, way })),
-            counters: Counters::default(),
+            counters: Arc::default(),
             turned_away: Paced::default(),
             failed: Paced::default(),
             dropped: Paced::default(),
@@ -175,13 +183,20 @@ impl OpenExposure {
         self.shared.listen.address
     }
 
+    pub(crate) fn figures(&self) -> ExposureFigures {
+        let (target, counters) = (self.shared.target(), Arc::clone(&self.shared.counters));
+        let Exposure { device, service, .. } = &target.exposure;
+        ExposureFigures { listen: self.shared.listen, target: (Arc::clone(device), Arc::clone(service)), counters }
+    }
+}
+
+impl ExposureFigures {
     pub(crate) fn status(&self) -> ExposureStatus {
-        let (target, counters) = (self.shared.target(), &self.shared.counters);
-        let exposure = &target.exposure;
+        let Self { listen, target: (device, service), counters } = self;
         ExposureStatus {
-            listen: self.shared.listen,
-            device: exposure.device.to_string(),
-            service: exposure.service.to_string(),
+            listen: *listen,
+            device: device.to_string(),
+            service: service.to_string(),
             open: counters.open.load(Relaxed),
             accepted: counters.accepted.load(Relaxed),
             turned_away: counters.turned_away.load(Relaxed),

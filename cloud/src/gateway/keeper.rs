@@ -465,7 +465,7 @@ mod tests {
         let settings = Arc::new(RwLock::new(settings));
         let common = Common { executor, settings, alive: Arc::default(), stopping: Signal::new() };
         let (_clients, waiting) = channel::unbounded();
-        let keeper = Keeper::new("device".into(), common, waiting, Arc::default());
+        let keeper = Keeper::new("device".into(), common, waiting, Arc::new(State::new("device".into())));
         let size = size_of_val(&keeper.run());
         assert!(size <= BUDGET, "{size} bytes");
     }

@@ -37,7 +37,7 @@ mod udp;
 mod udp_socket;
 
 use device::{Common, Device, Settings, State};
-use exposures::{BoundExposure, OpenExposure, Way};
+use exposures::{BoundExposure, ExposureFigures, OpenExposure, Way};
 use foreign::Foreign;
 
 pub use device::DeviceStatus;
@@ -63,6 +63,14 @@ struct Open {
     devices: HashMap<Arc<str>, Arc<Device>>,
     /// Devices without exposures, until their streams have ended.
     retired: Vec<Weak<State>>,
+    /// What was open when the gateway began to stop, for those who ask how it is doing.
+    leaving: Leaving,
+}
+
+#[derive(Default)]
+struct Leaving {
+    exposures: Vec<ExposureFigures>,
+    devices: Vec<Arc<State>>,
 }
 
 impl Gateway {
@@ -132,9 +140,18 @@ impl Gateway {
         self.open().exposures.iter().map(OpenExposure::address).collect()
     }
 
-    /// How the devices are doing, by name.
+    /// How many devices have no link, those not counted that are reached without one.
+    #[must_use]
+    pub fn awaited(&self) -> usize {
+        self.open().devices.values().filter(|device| device.state().current().is_none()).count()
+    }
+
+    /// How the devices are doing, by name; once it is stopping, those that it had.
     pub async fn devices(&self) -> Vec<DeviceStatus> {
-        let devices: Vec<_> = self.open().devices.values().cloned().collect();
+        let devices: Vec<_> = {
+            let open = self.open();
+            open.devices.values().map(|device| device.state()).chain(&open.leaving.devices).cloned().collect()
+        };
         let mut all = Vec::with_capacity(devices.len());
         for device in devices {
             all.push(device.status().await);
@@ -143,10 +160,12 @@ impl Gateway {
         all
     }
 
-    /// How the exposures are doing, in the order of the configuration.
+    /// How the exposures are doing, in the order of the configuration; once it is stopping, those that it had.
     #[must_use]
     pub fn exposures(&self) -> Vec<ExposureStatus> {
-        self.open().exposures.iter().map(OpenExposure::status).collect()
+        let open = self.open();
+        let figures = open.exposures.iter().map(OpenExposure::figures);
+        figures.chain(open.leaving.exposures.iter().cloned()).map(|figures| figures.status()).collect()
     }
 
     /// Stops: no more clients; the connected ones have `drain` to finish, then they are reset. Returns when all sessions
@@ -154,11 +173,18 @@ impl Gateway {
     pub async fn shutdown(&self, drain: Duration) {
         self.common.settings.write().unwrap_or_else(PoisonError::into_inner).drain_for = Some(drain);
         self.common.stopping.raise();
-        let Open { exposures, devices, retired } = std::mem::take(&mut *self.open());
-        drop(exposures);
-        let kept = devices.values().map(|device| Arc::clone(device.state()));
-        let states: Vec<_> = retired.iter().filter_map(Weak::upgrade).chain(kept).collect();
-        drop(devices);
+        let (open, states) = {
+            let mut open = self.open();
+            let leaving = Leaving {
+                exposures: open.exposures.iter().map(OpenExposure::figures).collect(),
+                devices: open.devices.values().map(|device| Arc::clone(device.state())).collect(),
+            };
+            let states: Vec<_> =
+                open.retired.iter().filter_map(Weak::upgrade).chain(leaving.devices.iter().cloned()).collect();
+            (std::mem::replace(&mut *open, Open { leaving, ..Open::default() }), states)
+        };
+        // nothing leads to the devices any more
+        drop(open);
         states.iter().for_each(|state| state.go_away(drain));
         if deadline::within(drain + GOODBYES, self.common.alive.write()).await.is_none() {
             warn!("gateway stops with sessions still open");
