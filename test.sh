@@ -15,6 +15,7 @@ programs=(
     nginx:nginx-light wrk:wrk
     pgbench:postgresql initdb:postgresql
     iperf3:iperf3
+    haproxy:haproxy
     tinyproxy:tinyproxy-bin
     dnsmasq:dnsmasq-base dig:bind9-dnsutils
     snmpd:snmpd snmpget:snmp
@@ -60,6 +61,7 @@ install_packages() {
         for file in "$@"; do
             case "$file" in
                 nginx-light) systemctl disable nginx ;;
+                haproxy) systemctl disable haproxy ;;
                 openssh-server) systemctl disable ssh ;;
                 snmpd) systemctl disable snmpd ;;
             esac

@@ -43,7 +43,11 @@ impl Admin {
     ///
     /// # Errors
     /// The port cannot be had.
-    pub fn start(executor: &Arc<Executor<'static>>, address: SocketAddr, watched: Arc<Watched>) -> Result<Self, AdminError> {
+    pub fn start(
+        executor: &Arc<Executor<'static>>,
+        address: SocketAddr,
+        watched: Arc<Watched>,
+    ) -> Result<Self, AdminError> {
         let bound = Async::<TcpListener>::bind(address).and_then(|listener| {
             let address = listener.get_ref().local_addr()?;
             Ok((listener, address))

@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use smol::{Executor, Timer};
 use smol::channel::Receiver;
 use smol::future::{self, or};
+use smol::{Executor, Timer};
 
 use crate::admin::{Admin, AdminError};
 use crate::config::{Config, ConfigError, Transport, Warning};

@@ -79,8 +79,8 @@ fn our_gateway_reaches_hyco_ws_plainly() {
             keep_alive: support::LONG,
             resume_for: support::LONG,
             drain_for: std::time::Duration::ZERO,
-        drain_after: std::time::Duration::ZERO,
-        settle_for: std::time::Duration::ZERO,
+            drain_after: std::time::Duration::ZERO,
+            settle_for: std::time::Duration::ZERO,
         };
         let gateway = Gateway::start(world::executor(), &config, Some(&relay.relay)).unwrap();
         let mut client = world::Client::connect(gateway.addresses()[0]).await;

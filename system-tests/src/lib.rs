@@ -6,7 +6,7 @@
 //! - [`deployment`]: keys, certificates and configuration files of one device and its cloud side, in a folder of their own;
 //! - [`tunnel`]: a deployment whose processes run;
 //! - [`azure_stand_in`]: a relay that behaves as Azure's does where ours does not;
-//! - [`programs`]: the programs on the ends: sshd, nginx, PostgreSQL, Azurite, iperf3, dnsmasq, snmpd, tinyproxy, each with its own configuration and folder;
+//! - [`programs`]: the programs on the ends: sshd, nginx, HAProxy, PostgreSQL, Azurite, iperf3, dnsmasq, snmpd, tinyproxy, each with its own configuration and folder;
 //! - [`packages`]: those of them that come from npm and PyPI;
 //! - [`echo`]: services for many streams, in this process;
 //! - [`counted`]: a port that counts what passes;

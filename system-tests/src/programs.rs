@@ -2,6 +2,7 @@
 
 pub mod azurite;
 pub mod dnsmasq;
+pub mod haproxy;
 pub mod iperf3;
 pub mod nginx;
 pub mod postgresql;
