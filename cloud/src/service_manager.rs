@@ -3,7 +3,7 @@
 //! ```text
 //! READY=1 STATUS=...                every port is open; after each reload again
 //! RELOADING=1 MONOTONIC_USEC=...    SIGHUP came
-//! STOPPING=1 EXTEND_TIMEOUT_USEC=.. SIGTERM came; open streams have `drain-for`
+//! STOPPING=1 EXTEND_TIMEOUT_USEC=.. SIGTERM came; new clients have `drain-after`, open streams `drain-for`
 //! WATCHDOG=1                        the loop that hears of sockets turns
 //! ```
 

@@ -358,7 +358,9 @@ impl Driver {
 
     fn drained(&self, now: Instant) -> Option<SessionEnd> {
         let until = self.drain_until?;
-        (self.session.is_quiet() || now >= until).then_some(SessionEnd::Stopped)
+        // without a link there is nobody to take leave of
+        let alone = !self.session.is_linked() && self.session.streams_open() == 0;
+        (self.session.is_quiet() || alone || now >= until).then_some(SessionEnd::Stopped)
     }
 
     fn tell(&self, event: Event) {

@@ -37,7 +37,7 @@ const BREATH: Duration = Duration::from_millis(5);
 fn gateways_of_one_relay() {
     let deployment = Setup::new(Topology::Apart).service("echo", echo::start()).write();
     let mut gateways = [Cloud::first(&deployment), Cloud::second(&deployment, None)];
-    let relay = Process::start("relay", &mut deployment.cloud_command("run", "relay.toml"));
+    let relay = Process::start("relay", &mut deployment.cloud_command("run", "relay.toml")).stopped_by(Signal::SIGKILL);
     relay.line_with(&["relay listens on"], wait::SOON);
     roll(&deployment, &mut gateways);
 }
@@ -126,7 +126,8 @@ impl Cloud {
     fn start(&mut self, deployment: &Deployment) {
         let process = Process::start(&self.server.name, &mut deployment.cloud_command("run", self.file));
         wait::for_listener(self.server.exposure, wait::SOON);
-        self.process = Some(process);
+        // the end of the test is no time for a drain
+        self.process = Some(process.stopped_by(Signal::SIGKILL));
     }
 }
 

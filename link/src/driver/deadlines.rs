@@ -143,6 +143,21 @@ mod tests {
     }
 
     #[test]
+    fn a_session_without_link_and_streams_takes_no_leave() {
+        let (agent, to_agent) = driver(Side::Agent);
+        let executor = LocalExecutor::new();
+        executor.spawn(agent.run()).detach();
+        let leave = executor.run(async {
+            to_agent.go_away(Duration::from_secs(3_600));
+            assert!(matches!(to_agent.event().await, Some(Event::Ended(SessionEnd::Stopped))));
+        });
+        smol::block_on(future::or(leave, async {
+            Timer::after(Duration::from_secs(30)).await;
+            panic!("it waits for a link to say goodbye on");
+        }));
+    }
+
+    #[test]
     fn a_session_without_memory_takes_leave_at_once() {
         let (mut gateway, to_gateway) = driver(Side::Gateway);
         let now = gateway.clock.now();
