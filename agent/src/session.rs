@@ -168,7 +168,14 @@ impl Sessions {
         let services = PeerServices { table: Arc::clone(&self.services), peer: Arc::clone(&peer) };
         let resume_for_ms = u64::try_from(limits.resume_for.as_millis()).unwrap_or(u64::MAX);
         let config = DriverConfig {
-            session: Config { side: Side::Agent, id, shape: limits.shape, record: MAX_RECORD, resume_for_ms },
+            session: Config {
+                side: Side::Agent,
+                id,
+                shape: limits.shape,
+                record: MAX_RECORD,
+                resume_for_ms,
+                features: 0,
+            },
             name: Arc::clone(&peer),
             keep_alive: keep_alive(limits.keep_alive),
             release_memory: false,

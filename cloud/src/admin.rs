@@ -4,6 +4,7 @@
 //! GET /healthz    200 "ok" while the process serves
 //! GET /readyz     200 "ready" while new connections are welcome, else 503 and why not
 //! GET /status     200 {"devices": [..], "exposures": [..]}
+//! GET /metrics    200 OpenMetrics text, for Prometheus and its likes (docs/operations.md)
 //! ```
 //!
 //! Whoever can reach the port can read it: it listens on loopback only.
@@ -23,10 +24,14 @@ use umbilical_link::transport::Transport;
 use crate::deadline;
 use crate::gateway::{DeviceStatus, ExposureStatus, Gateway};
 use crate::http::{RequestHead, discard};
+use crate::metrics;
 use crate::watched::{Readiness, Watched};
 
 /// How long a request may take, from the connection to the end of the answer.
 const WITHIN: Duration = Duration::from_secs(10);
+
+/// What is told to whoever asks for anything else.
+const PATHS: &str = "there are /healthz, /readyz, /status and /metrics";
 
 /// Pause after the system refused to hand out a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -114,7 +119,8 @@ async fn answer(socket: Async<TcpStream>, watched: &Watched) -> io::Result<()> {
             let gateway = watched.parts().gateway;
             ("200 OK", "application/json", format!("{}\n", status(gateway.as_deref()).await))
         }
-        ("GET" | "HEAD", _) => ("404 Not Found", "text/plain", "there are /status, /healthz and /readyz\n".to_owned()),
+        ("GET" | "HEAD", "/metrics") => ("200 OK", metrics::CONTENT_TYPE, metrics::page(watched).await),
+        ("GET" | "HEAD", _) => ("404 Not Found", "text/plain", format!("{PATHS}\n")),
         _ => ("405 Method Not Allowed", "text/plain", "only GET and HEAD are answered\n".to_owned()),
     };
     let date = httpdate::fmt_http_date(SystemTime::now());

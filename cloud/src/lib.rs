@@ -10,7 +10,8 @@
 //! - [`relay`]: where listeners wait and senders are joined with them
 //! - [`gateway`]: public ports that lead to services of devices
 //! - [`connect`], [`stdio`]: one stream for a program that has a pipe and no port
-//! - [`admin`], [`watched`]: how it is all doing, over HTTP; whether new connections are welcome
+//! - [`admin`], [`watched`], `metrics`: how it is all doing, over HTTP; whether new connections are welcome; figures for
+//!   Prometheus
 //! - `listening`, [`handed`]: sockets that many connect to, made here or by the service manager
 //! - [`log`], [`signals`], [`service_manager`]: lines on stderr; requests of operator and service manager; what the latter is told
 
@@ -24,6 +25,7 @@ pub mod handed;
 pub mod http;
 mod listening;
 pub mod log;
+mod metrics;
 mod pinned;
 pub mod relay;
 pub mod service_manager;

@@ -199,7 +199,7 @@ impl Cloud {
             self.admin = admin;
         }
         let settle_for = config.gateway.as_ref().map_or(Duration::ZERO, |gateway| gateway.settle_for);
-        self.watched.set(Parts { gateway: gateway.clone() }, Instant::now() + settle_for);
+        self.watched.set(Parts { relay: relay.clone(), gateway: gateway.clone() }, Instant::now() + settle_for);
         let (old_gateway, old_relay) = (self.gateway.take(), self.relay.take());
         let drain = self.drain_for();
         if let (Some(old), None) = (old_gateway, &gateway) {

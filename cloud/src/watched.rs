@@ -11,6 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use crate::gateway::Gateway;
+use crate::relay::Relay;
 
 /// What the admin port reports on; the supervisor exchanges it.
 #[derive(Default)]
@@ -25,6 +26,7 @@ struct Inner {
 /// What runs.
 #[derive(Clone, Default)]
 pub(crate) struct Parts {
+    pub(crate) relay: Option<Relay>,
     pub(crate) gateway: Option<Arc<Gateway>>,
 }
 

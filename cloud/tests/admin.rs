@@ -77,7 +77,7 @@ fn whatever_it_is_asked_it_answers() {
             ("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK", "ok\n"),
             ("HEAD /healthz HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK", ""),
             ("GET /healthz?x=y HTTP/1.1\r\n\r\n", "HTTP/1.1 200 OK", "ok\n"),
-            ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found", "there are /status, /healthz and /readyz\n"),
+            ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found", "there are /healthz, /readyz, /status and /metrics\n"),
             ("POST /status HTTP/1.1\r\n\r\n", "HTTP/1.1 405 Method Not Allowed", "only GET and HEAD are answered\n"),
         ] {
             let (status, headers, found) = ask(admin, request).await;

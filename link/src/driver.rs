@@ -10,7 +10,7 @@ mod deadlines;
 mod links;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use smol::channel::{self, Receiver, Sender};
 use smol::stream::Stream;
 use smol::{Timer, future};
 use umbilical_mux::{
-    Config, End, Instant, MAX_MESSAGE, OpenError, ResetReason, Session, ShapeError, Slot, StreamState,
+    Config, Counters, End, Instant, MAX_MESSAGE, OpenError, ResetReason, Session, ShapeError, Slot, StreamState,
 };
 
 use links::{Link, goodbye};
@@ -100,6 +100,8 @@ pub struct Driver {
     drain_until: Option<Instant>,
     told_going_away: bool,
     ended: Option<SessionEnd>,
+    /// What it has counted, once it is over.
+    totals: Arc<OnceLock<Counters>>,
 }
 
 struct Wakers {
@@ -130,7 +132,8 @@ impl Driver {
             commands: ready.waker(COMMANDS),
         };
         ready.note(COMMANDS);
-        let clock = Clock::start();
+        let (clock, totals) = (Clock::start(), Arc::<OnceLock<Counters>>::default());
+        let handle = Handle::new(to_driver, from_driver, Arc::clone(&totals));
         let driver = Self {
             session,
             has_memory: true,
@@ -149,9 +152,10 @@ impl Driver {
             drain_until: None,
             told_going_away: false,
             ended: None,
+            totals,
             config,
         };
-        Ok((driver, Handle::new(to_driver, from_driver)))
+        Ok((driver, handle))
     }
 
     /// Runs until the session is over.
@@ -163,6 +167,7 @@ impl Driver {
             SessionEnd::Stopped => (close_code::GOING_AWAY, "shutting down".to_owned()),
         };
         self.session.abandon(&mut self.ports, ResetReason::GOING_AWAY);
+        let _ = self.totals.set(self.session.counters());
         self.tell(Event::Ended(end));
         for link in [self.link.take(), self.next_link.take()].into_iter().flatten() {
             goodbye(link, code, &reason).await;
@@ -353,6 +358,9 @@ impl Driver {
             streams: self.session.streams_open(),
             counters: self.session.counters(),
             estimate: self.session.link_estimate(),
+            pool_used: self.session.pool_used(),
+            pool_shared: self.session.pool_shared(),
+            peer_features: self.session.peer_features(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! What the owner of a driver says to it and hears from it.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use smol::channel::{Receiver, Sender, TrySendError, bounded};
@@ -110,6 +110,12 @@ pub struct Status {
     pub counters: Counters,
     /// What the link looks like.
     pub estimate: LinkEstimate,
+    /// See [`umbilical_mux::Session::pool_used`] and [`umbilical_mux::Session::pool_shared`], in bytes.
+    pub pool_used: u32,
+    /// The most that can be in use.
+    pub pool_shared: u32,
+    /// See [`umbilical_mux::Session::peer_features`].
+    pub peer_features: u32,
 }
 
 /// The way to a driver. Clones are equal; the driver ends when the last one is gone.
@@ -117,11 +123,12 @@ pub struct Status {
 pub struct Handle {
     commands: Sender<Command>,
     events: Receiver<Event>,
+    totals: Arc<OnceLock<Counters>>,
 }
 
 impl Clone for Handle {
     fn clone(&self) -> Self {
-        Self { commands: self.commands.clone(), events: self.events.clone() }
+        Self { commands: self.commands.clone(), events: self.events.clone(), totals: Arc::clone(&self.totals) }
     }
 }
 
@@ -135,8 +142,20 @@ impl<T> fmt::Debug for Over<T> {
 }
 
 impl Handle {
-    pub(crate) fn new(commands: Sender<Command>, events: Receiver<Event>) -> Self {
-        Self { commands, events }
+    pub(crate) fn new(commands: Sender<Command>, events: Receiver<Event>, totals: Arc<OnceLock<Counters>>) -> Self {
+        Self { commands, events, totals }
+    }
+
+    /// Whether both lead to the same session.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.totals, &other.totals)
+    }
+
+    /// What a session that is over has counted; known before [`Event::Ended`] is told. `None` while it goes on.
+    #[must_use]
+    pub fn totals(&self) -> Option<Counters> {
+        self.totals.get().copied()
     }
 
     /// Gives the session a link; it takes the place of the one there is.

@@ -66,7 +66,14 @@ impl Services for Target {
 
 fn config(side: Side) -> DriverConfig {
     DriverConfig {
-        session: Config { side, id: SessionId([7; 16]), shape: SHAPE, record: MAX_RECORD, resume_for_ms: 10_000 },
+        session: Config {
+            side,
+            id: SessionId([7; 16]),
+            shape: SHAPE,
+            record: MAX_RECORD,
+            resume_for_ms: 10_000,
+            features: 0,
+        },
         name: "test".into(),
         keep_alive: KeepAlive::default(),
         release_memory: false,

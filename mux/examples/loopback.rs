@@ -118,6 +118,7 @@ fn main() {
             shape: SHAPE,
             record: MIN_RECORD,
             resume_for_ms: 120_000,
+            features: 0,
         };
         let streams = [StreamState::EMPTY; SHAPE.streams as usize];
         Session::<&mut [u8], _>::new(config, Storage { replay, receive, streams }).expect("a good shape")

@@ -140,6 +140,11 @@ impl Budget {
         self.floor
     }
 
+    /// Bytes that there are beyond the floors.
+    pub(crate) fn elastic(&self) -> u32 {
+        self.elastic
+    }
+
     /// Bytes that streams hold beyond their floors.
     pub(crate) fn used(&self) -> u32 {
         self.used

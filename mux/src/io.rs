@@ -353,7 +353,8 @@ mod tests {
             receive: vec![0; shape.receive_memory()],
             streams: vec![StreamState::EMPTY; 2],
         };
-        let config = Config { side, id: SessionId([3; 16]), shape, record: MIN_RECORD, resume_for_ms: 1_000 };
+        let config =
+            Config { side, id: SessionId([3; 16]), shape, record: MIN_RECORD, resume_for_ms: 1_000, features: 0 };
         Host { session: Session::new(config, storage).expect("a good shape"), ports: OnePort::default() }
     }
 

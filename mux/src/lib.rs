@@ -83,7 +83,7 @@ pub use limits::{
 pub use pool::memory_for;
 pub use ports::{End, Mode, Ports, Read, Write};
 pub use reason::ResetReason;
-pub use session::{Config, Counters, LinkEstimate, Message, Resumption, Session};
+pub use session::{Config, Counters, LinkEstimate, Message, Resets, Resumption, Session};
 pub use shape::{Shape, ShapeError, Storage};
 pub use table::StreamState;
 pub use time::Instant;

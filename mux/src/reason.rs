@@ -11,6 +11,9 @@ macro_rules! reasons {
         impl ResetReason {
             $($(#[$doc])* pub const $name: Self = Self($code);)*
 
+            /// All that this version knows; each stands at its own number.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
             /// The reason in the words used in logs, metrics and documents.
             #[must_use]
             pub const fn text(self) -> &'static str {
@@ -51,5 +54,20 @@ reasons! {
 impl core::fmt::Display for ResetReason {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(self.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_stands_at_its_number_and_has_words() {
+        for (number, reason) in (0..).zip(ResetReason::ALL) {
+            assert_eq!(reason.0, number);
+            assert_ne!(reason.text(), "unknown");
+        }
+        let next = ResetReason(u8::try_from(ResetReason::ALL.len()).unwrap_or(u8::MAX));
+        assert_eq!(next.text(), "unknown");
     }
 }

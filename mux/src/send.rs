@@ -227,6 +227,7 @@ where
             sending.credit -= u32::from(length);
             if sending.credit == 0 {
                 sending.backlogged = true;
+                self.counters.credit_stalls += 1;
                 return;
             }
         }

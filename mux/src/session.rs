@@ -8,7 +8,7 @@ mod status;
 use core::mem::replace;
 
 pub use outgoing::Message;
-pub use status::{Counters, LinkEstimate, Resumption};
+pub use status::{Counters, LinkEstimate, Resets, Resumption};
 
 use crate::frame::Frame;
 use crate::inflight::{Arrived, Inflight};
@@ -34,6 +34,8 @@ pub struct Config {
     pub record: usize,
     /// How long streams wait for a new link, in milliseconds.
     pub resume_for_ms: u64,
+    /// The optional features that this side has, one bit each (docs/protocol.md, section 4).
+    pub features: u32,
 }
 
 /// One end of a session. It owns no socket, clock or heap: messages, time and [`Ports`] go in; messages and the next
@@ -79,6 +81,7 @@ struct Link {
     began: u32,
     /// When streams are given up for lack of a link.
     give_up: Option<Instant>,
+    peer_features: u32,
 }
 
 /// What this side owes the peer.
@@ -107,7 +110,7 @@ where
             streams: Streams::new(config.side, storage.streams, storage.receive),
             ring: Ring::new(storage.replay),
             inflight: Inflight::new(config.shape.replay),
-            link: Link { number: 0, dialled: 0, up: false, began: 0, give_up: None },
+            link: Link { number: 0, dialled: 0, up: false, began: 0, give_up: None, peer_features: 0 },
             acked: 0,
             received: 0,
             ack: Ack::default(),
@@ -181,7 +184,7 @@ where
             credit: self.config.shape.budget().floor(),
             replay: u32::try_from(replay).unwrap_or(u32::MAX),
             record: u32::try_from(self.config.record).unwrap_or(u32::MAX),
-            features: 0,
+            features: self.config.features,
         }
     }
 
@@ -242,7 +245,8 @@ where
         self.ack = Ack { arrived: now, ..Ack::default() };
         self.streams.peer = Peer { streams: hello.streams, credit: hello.credit, record };
         let began = if continues { began } else { hello.link };
-        self.link = Link { number: hello.link, up: true, began, give_up: None, ..self.link };
+        let peer_features = hello.features;
+        self.link = Link { number: hello.link, up: true, began, give_up: None, peer_features, ..self.link };
         let resent = self.ring.stored();
         self.streams.counters.records_resent += resent;
         Ok(if continues { Resumption::Resumed { resent } } else { Resumption::Fresh })
@@ -436,6 +440,18 @@ where
     #[must_use]
     pub fn pool_used(&self) -> u32 {
         self.streams.budget.used()
+    }
+
+    /// Bytes of the receive pool that there are beyond that.
+    #[must_use]
+    pub fn pool_shared(&self) -> u32 {
+        self.streams.budget.elastic()
+    }
+
+    /// The optional features that the peer announced in its last `Hello`, one bit each; none before the first.
+    #[must_use]
+    pub fn peer_features(&self) -> u32 {
+        self.link.peer_features
     }
 
     /// What the link looks like.

@@ -120,7 +120,7 @@ fn side(side: Side, ports: FixedPorts) -> Host {
         receive: vec![0; shape.receive_memory()],
         streams: vec![StreamState::EMPTY; STREAMS],
     };
-    let config = Config { side, id: SessionId([1; 16]), shape, record: MAX_RECORD, resume_for_ms: 1_000 };
+    let config = Config { side, id: SessionId([1; 16]), shape, record: MAX_RECORD, resume_for_ms: 1_000, features: 0 };
     Host { session: Session::new(config, storage).expect("a good shape"), ports }
 }
 

@@ -71,6 +71,7 @@ fn a_stuck_reader_holds_nobody_up() {
     open_sinks(&mut pair, 100..150, "deaf");
     pair.run(2_000);
     assert_eq!(pair.far.session.pool_used(), 0);
+    assert_eq!(pair.near.session.counters().credit_stalls, 50, "each waits for its reader, and once");
     for key in 100..150 {
         assert_eq!(pair.near.ports.port(key).said, FLOOR);
     }

@@ -58,6 +58,10 @@ fn a_link_may_break_after_any_number_of_messages_in_each_direction() {
             pair.connect();
             assert!(matches!(pair.near.resumptions[..], [Resumption::Fresh, Resumption::Resumed { .. }]));
             finish(&mut pair);
+            for counters in [&pair.near, &pair.far].map(|host| host.session.counters()) {
+                let (records, bytes) = (counters.records_resent, counters.bytes_resent);
+                assert!((records..=records * 65_472).contains(&bytes), "{bytes} bytes in {records} records");
+            }
         }
     }
 }

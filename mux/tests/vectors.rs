@@ -352,7 +352,7 @@ impl Host {
             receive: vec![0; shape.receive_memory()],
             streams: vec![StreamState::EMPTY; 64],
         };
-        let config = Config { side, id: SESSION, shape, record: MAX_RECORD, resume_for_ms: 120_000 };
+        let config = Config { side, id: SESSION, shape, record: MAX_RECORD, resume_for_ms: 120_000, features: 0 };
         let session = Session::new(config, storage).expect("a good shape");
         let ports = EchoPorts { echoes: side == Side::Agent, ..EchoPorts::default() };
         Self { session, ports, wrote: Vec::new(), resumptions: Vec::new() }

@@ -38,6 +38,15 @@ fn the_page_about_foreign_peers_shows_valid_configurations() {
     assert_eq!(names, ["agent.toml", "cloud.toml", "agent.toml"]);
 }
 
+#[test]
+fn the_page_about_operations_shows_a_valid_configuration() {
+    let page = page("operations.md");
+    let [("cloud.toml", cloud)] = configurations(&page)[..] else { panic!("its configurations") };
+    let deployment = Setup::new(Topology::Embedded).write();
+    write_with_files(&deployment, "cloud.toml", cloud);
+    run("umbilical-cloud check", &mut deployment.cloud_command("check", "cloud.toml"), wait::SOON);
+}
+
 /// In its tables: files in backticks, each with the names of tests behind it.
 #[test]
 fn the_page_about_resilience_names_tests_that_there_are() {

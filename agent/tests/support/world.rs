@@ -121,6 +121,7 @@ impl World {
                 shape: Shape { streams: 64, replay: 256 * 1024, receive: 256 * 1024 },
                 record: umbilical_mux::MAX_RECORD,
                 resume_for_ms: 60_000,
+                features: 0,
             },
             name: "device".into(),
             keep_alive: KeepAlive::default(),

@@ -1,10 +1,9 @@
 //! One device as exposures see it: somewhere to open streams, and something to ask how it is doing.
 //!
-//! Owns: clients and what becomes of them, the sessions there are, the sums of their bytes. Leaves to others: keeping a
+//! Owns: clients and what becomes of them, the sessions there are, the sums of what they count. Leaves to others: keeping a
 //! link and a session (`keeper`).
 
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -12,9 +11,10 @@ use smol::{Executor, channel};
 use socket2::SockRef;
 use umbilical_link::port::OnEnd;
 use umbilical_link::{Ended, Handle, Io, KeepAlive, NewStream};
-use umbilical_mux::{End, ResetReason, Shape};
+use umbilical_mux::{Counters, End, ResetReason, Shape};
 
 use super::keeper::Keeper;
+use super::link_record::{LinkFigures, LinkRecord};
 use super::sender::{Sender, SenderError};
 use crate::relay::signal::Signal;
 
@@ -81,24 +81,22 @@ pub(crate) struct State {
     name: Arc<str>,
     /// The session that takes streams, while it has a link.
     current: Mutex<Option<Live>>,
-    /// All sessions that have not ended.
-    sessions: Mutex<Vec<Live>>,
-    /// Bytes of sessions that have: from the device, and to it.
-    past: Tally,
+    sessions: Mutex<Sessions>,
+    links: Mutex<LinkRecord>,
+}
+
+#[derive(Default)]
+struct Sessions {
+    /// All that have not ended.
+    open: Vec<Live>,
+    /// What those have counted that have: sums never go back.
+    past: Counters,
 }
 
 /// A session that has not ended.
 #[derive(Clone)]
 pub(crate) struct Live {
     pub(crate) handle: Handle,
-    /// Of its streams that have.
-    tally: Arc<Tally>,
-}
-
-#[derive(Default)]
-pub(crate) struct Tally {
-    from_device: AtomicU64,
-    to_device: AtomicU64,
 }
 
 /// How a device is doing.
@@ -116,6 +114,14 @@ pub struct DeviceStatus {
     pub bytes_in: u64,
     /// Bytes to the device.
     pub bytes_out: u64,
+    /// What its sessions have counted since the gateway began to keep it.
+    pub counters: Counters,
+    /// What became of its links since then.
+    pub links: LinkFigures,
+    /// Bytes of the receive pool that streams hold beyond what each may count on.
+    pub pool_used: u32,
+    /// The most that can be in use.
+    pub pool_shared: u32,
 }
 
 impl Device {
@@ -147,27 +153,39 @@ impl Device {
 
 impl State {
     pub(crate) fn new(name: Arc<str>) -> Self {
-        Self { name, current: Mutex::default(), sessions: Mutex::default(), past: Tally::default() }
+        let links = Mutex::new(LinkRecord::new(Instant::now()));
+        Self { name, current: Mutex::default(), sessions: Mutex::default(), links }
     }
 
     pub(crate) async fn status(&self) -> DeviceStatus {
-        let (sessions, linked) = (self.sessions().clone(), self.current().is_some());
-        let (bytes_in, bytes_out) = self.past.read();
-        let mut sum =
-            DeviceStatus { name: self.name.to_string(), linked, bytes_in, bytes_out, ..DeviceStatus::default() };
-        for live in sessions {
-            let Some(status) = live.handle.status().await else { continue };
+        let (open, counters) = {
+            let sessions = self.sessions();
+            (sessions.open.clone(), sessions.past)
+        };
+        let (linked, links) = {
+            let links = self.links();
+            (links.is_up(), links.figures(Instant::now()))
+        };
+        let mut sum = DeviceStatus { name: self.name.to_string(), linked, counters, links, ..DeviceStatus::default() };
+        for live in open {
+            let Some(status) = live.handle.status().await else {
+                // it has ended since
+                sum.counters.add(&live.handle.totals().unwrap_or_default());
+                continue;
+            };
+            sum.counters.add(&status.counters);
             sum.streams += usize::from(status.streams);
-            sum.bytes_in += status.counters.bytes_received;
-            sum.bytes_out += status.counters.bytes_sent;
+            sum.pool_used += status.pool_used;
+            sum.pool_shared += status.pool_shared;
             sum.round_trip_us = status.estimate.round_trip_us.map(|(least, _)| least).or(sum.round_trip_us);
         }
+        (sum.bytes_in, sum.bytes_out) = (sum.counters.bytes_received, sum.counters.bytes_sent);
         sum
     }
 
     /// Asks all sessions to end within `time`.
     pub(crate) fn go_away(&self, time: Duration) {
-        for live in self.sessions().iter() {
+        for live in &self.sessions().open {
             live.handle.go_away(time);
         }
     }
@@ -176,48 +194,38 @@ impl State {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, Vec<Live>> {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn links(&self) -> MutexGuard<'_, LinkRecord> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn begin(&self, handle: Handle) -> Live {
-        let live = Live { handle, tally: Arc::default() };
-        self.sessions().push(live.clone());
+        let live = Live { handle };
+        self.sessions().open.push(live.clone());
         live
     }
 
+    /// A session is over.
     pub(crate) fn forget(&self, gone: &Live) {
-        self.sessions().retain(|live| !Arc::ptr_eq(&live.tally, &gone.tally));
-        let (from_device, to_device) = gone.tally.read();
-        self.past.add(from_device, to_device);
+        let mut sessions = self.sessions();
+        sessions.open.retain(|live| !live.handle.is(&gone.handle));
+        sessions.past.add(&gone.handle.totals().unwrap_or_default());
     }
 }
 
 impl Live {
     pub(crate) fn open(&self, client: Client) {
         let Client { service, io, on_end } = client;
-        let tally = Arc::clone(&self.tally);
-        let on_end: OnEnd = Box::new(move |ended| {
-            tally.add(ended.sent_by_device(), ended.sent_to_device());
-            on_end(ClientEnd::Stream(ended));
-        });
+        let on_end: OnEnd = Box::new(move |ended| on_end(ClientEnd::Stream(ended)));
         if let Err(over) = self.handle.open(NewStream { service, io, on_end }) {
             // it ended between our look and now
             reset(over.0.io);
             let end = End::Local(ResetReason::SESSION_LOST);
             (over.0.on_end)(&Ended { end, sent: 0, received: 0, lasted: Duration::ZERO });
         }
-    }
-}
-
-impl Tally {
-    fn add(&self, from_device: u64, to_device: u64) {
-        self.from_device.fetch_add(from_device, Relaxed);
-        self.to_device.fetch_add(to_device, Relaxed);
-    }
-
-    fn read(&self) -> (u64, u64) {
-        (self.from_device.load(Relaxed), self.to_device.load(Relaxed))
     }
 }
 

@@ -15,7 +15,7 @@ use smol::{Async, Executor, Task, Timer};
 use socket2::{SockRef, TcpKeepalive};
 use umbilical_link::paced::Paced;
 use umbilical_link::{Ended, Io};
-use umbilical_mux::{End, Mode, ResetReason};
+use umbilical_mux::{End, Mode, ResetReason, Resets};
 
 use super::device::{Client, ClientEnd, Device, Directions, reset};
 use super::foreign::Foreign;
@@ -79,8 +79,10 @@ pub(crate) enum Way {
 #[derive(Default)]
 struct Counters {
     accepted: AtomicU64,
-    turned_away: AtomicU64,
-    failed: AtomicU64,
+    not_allowed: AtomicU64,
+    too_many: AtomicU64,
+    unreached: AtomicU64,
+    resets: Mutex<Resets>,
     dropped: AtomicU64,
     open: AtomicUsize,
     from_device: AtomicU64,
@@ -110,8 +112,14 @@ pub struct ExposureStatus {
     pub accepted: u64,
     /// Clients that were not allowed, or one too many.
     pub turned_away: u64,
+    /// Of them, those that were not allowed.
+    pub not_allowed: u64,
     /// Clients whose stream was refused or broke.
     pub failed: u64,
+    /// Of them, those whose device was not reached.
+    pub unreached: u64,
+    /// Clients whose stream ended by a reset, by reason; `aborted` is no failure.
+    pub resets: Resets,
     /// Datagrams that were dropped here, those of clients turned away not counted.
     pub dropped: u64,
     /// Bytes from the device, of clients that have left.
@@ -193,14 +201,20 @@ impl OpenExposure {
 impl ExposureFigures {
     pub(crate) fn status(&self) -> ExposureStatus {
         let Self { listen, target: (device, service), counters } = self;
+        let (not_allowed, unreached) = (counters.not_allowed.load(Relaxed), counters.unreached.load(Relaxed));
+        let resets = *counters.resets.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |(reason, count)| if reason == ResetReason::ABORTED { 0 } else { count };
         ExposureStatus {
             listen: *listen,
             device: device.to_string(),
             service: service.to_string(),
             open: counters.open.load(Relaxed),
             accepted: counters.accepted.load(Relaxed),
-            turned_away: counters.turned_away.load(Relaxed),
-            failed: counters.failed.load(Relaxed),
+            turned_away: not_allowed + counters.too_many.load(Relaxed),
+            not_allowed,
+            failed: unreached + resets.iter().map(failed).sum::<u64>(),
+            unreached,
+            resets,
             dropped: counters.dropped.load(Relaxed),
             bytes_in: counters.from_device.load(Relaxed),
             bytes_out: counters.to_device.load(Relaxed),
@@ -266,7 +280,11 @@ impl Shared {
     /// A client is not let in.
     pub(super) fn turn_away(&self, exposure: &Exposure, peer: SocketAddr, objection: &Objection) {
         self.counters.accepted.fetch_add(1, Relaxed);
-        self.counters.turned_away.fetch_add(1, Relaxed);
+        let turned_away = match objection {
+            Objection::NotAllowed => &self.counters.not_allowed,
+            Objection::TooMany { .. } => &self.counters.too_many,
+        };
+        turned_away.fetch_add(1, Relaxed);
         if let Some(hidden) = self.turned_away.admit(objection.kind(), Instant::now()) {
             let (Exposure { device, service, .. }, peer) = (exposure, canonical(peer));
             warn!("{peer} turned away from {service} of {device} at {}: {objection}{hidden}", self.listen);
@@ -294,7 +312,6 @@ impl Shared {
     }
 
     fn fail(&self) {
-        self.counters.failed.fetch_add(1, Relaxed);
         *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
@@ -318,12 +335,16 @@ impl Shared {
         let ended = match end {
             ClientEnd::Stream(ended) => ended,
             ClientEnd::Unreached(error) => {
+                counters.unreached.fetch_add(1, Relaxed);
                 self.fail();
                 return self.unreached(device, service, peer, error);
             }
         };
         counters.from_device.fetch_add(ended.sent_by_device(), Relaxed);
         counters.to_device.fetch_add(ended.sent_to_device(), Relaxed);
+        if let End::Reset(reason) | End::Local(reason) = ended.end {
+            counters.resets.lock().unwrap_or_else(PoisonError::into_inner).note(reason);
+        }
         let line = StreamLine { device, service, peer, ended, mode: self.listen.transport.mode() };
         match ended.end {
             End::Closed | End::Reset(ResetReason::ABORTED) | End::Local(ResetReason::ABORTED) => info!("{line}"),

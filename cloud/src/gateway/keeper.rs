@@ -31,6 +31,7 @@ use umbilical_mux::{Config, MAX_RECORD, SessionId, Side};
 
 use super::backoff::{self, Backoff};
 use super::device::{Client, ClientEnd, Common, Live, Settings, State, reset};
+use super::link_record::Cut;
 use super::sender::{Sender, SenderError};
 
 /// Time between a dial that failed and the next one that a client asks for, when each costs a relay elsewhere a TLS
@@ -277,10 +278,18 @@ impl Keeper {
     fn take(&mut self, other: &Other) {
         match other {
             Other::Retired => self.retire(),
-            Other::Session(Event::LinkUp { .. }) => self.linked(),
+            Other::Session(Event::LinkUp { resumption, .. }) => {
+                self.state.links().came_up(Instant::now(), *resumption);
+                self.linked();
+            }
             // it never was one
             Other::Session(Event::LinkFailed(_)) => {}
-            Other::Session(Event::LinkLost(_)) => self.unlinked(),
+            Other::Session(Event::LinkLost(end)) => {
+                if let Some(cut) = Cut::of(end) {
+                    self.state.links().cut(Instant::now(), cut);
+                }
+                self.unlinked();
+            }
             Other::Session(Event::PeerGoingAway) => self.leave_session(),
             Other::Session(Event::Ended(end)) => {
                 debug!("{}: session ended: {end:?}", self.name);
@@ -307,6 +316,7 @@ impl Keeper {
 
     fn unlinked(&mut self) {
         (self.up, self.doubted) = (None, false);
+        self.state.links().left(Instant::now());
         *self.state.current() = None;
     }
 
@@ -337,7 +347,14 @@ impl Keeper {
             self.settings(|settings| (settings.shape, settings.resume_for, settings.keep_alive));
         let resume_for_ms = u64::try_from(resume_for.as_millis()).unwrap_or(u64::MAX);
         let config = DriverConfig {
-            session: Config { side: Side::Gateway, id: SessionId(id), shape, record: MAX_RECORD, resume_for_ms },
+            session: Config {
+                side: Side::Gateway,
+                id: SessionId(id),
+                shape,
+                record: MAX_RECORD,
+                resume_for_ms,
+                features: 0,
+            },
             name: Arc::clone(&self.name),
             keep_alive,
             release_memory: true,
@@ -368,6 +385,7 @@ impl Keeper {
                 live.handle.event().await
             {}
             live.handle.stop();
+            while live.handle.event().await.is_some() {}
             state.forget(&live);
         };
         self.common.spawn(finish);

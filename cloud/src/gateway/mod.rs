@@ -8,6 +8,7 @@
 //! | `udp`, `udp_socket` | the clients of a public UDP port; its socket |
 //! | `device` | a device as exposures see it; how it is doing |
 //! | `keeper` | a device's task: its session, its links, the clients that wait for one |
+//! | `link_record` | what is counted of a device's links |
 //! | `foreign` | listeners that are no agent: a rendezvous for each client |
 //! | `sender` | dialling a device at its relay |
 //! | `backoff` | when to dial again |
@@ -32,6 +33,7 @@ pub(crate) mod device;
 mod exposures;
 pub(crate) mod foreign;
 mod keeper;
+mod link_record;
 mod sender;
 mod udp;
 mod udp_socket;
@@ -43,6 +45,7 @@ use foreign::Foreign;
 pub use device::DeviceStatus;
 pub(crate) use exposures::Advice;
 pub use exposures::{ExposureError, ExposureStatus};
+pub use link_record::LinkFigures;
 pub use sender::{Sender, SenderError};
 
 /// How much longer than `drain-for` a drain may take: goodbyes on the way.

@@ -50,7 +50,67 @@ pub struct RelayMetrics {
     rejections: [AtomicU64; Self::STATUSES],
 }
 
+/// One of them, with its name for Prometheus.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RelayFigure {
+    /// Without prefix, unit and `_total`.
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) in_bytes: bool,
+    /// A counter; else it is a gauge.
+    pub(crate) only_grows: bool,
+    pub(crate) value: u64,
+}
+
 impl RelayMetrics {
+    /// All but the rejections.
+    pub(crate) fn figures(&self) -> [RelayFigure; 20] {
+        let gauge = |name, help, value: &AtomicU64| {
+            let value = value.load(Relaxed);
+            RelayFigure { name, help, in_bytes: false, only_grows: false, value }
+        };
+        let counter = |name, help, value: &AtomicU64| RelayFigure { only_grows: true, ..gauge(name, help, value) };
+        let bytes = |name, help, value: &AtomicU64| RelayFigure { in_bytes: true, ..counter(name, help, value) };
+        [
+            gauge("relay_connections", "TCP connections open", &self.connections),
+            gauge("relay_handshakes", "Connections that have not sent their request yet", &self.handshakes),
+            gauge("relay_listeners", "Control channels open", &self.listeners),
+            gauge("relay_waiting_senders", "Senders that wait for a listener", &self.waiting),
+            gauge("relay_open_joins", "Senders joined with a listener over the network", &self.splices),
+            gauge("relay_open_requests", "HTTP requests that are not answered to the end", &self.exchanges),
+            counter("relay_accepted", "Connections taken", &self.accepted),
+            counter("relay_tls_failures", "TLS handshakes that failed", &self.tls_failures),
+            counter("relay_shed", "Handshakes turned away because too much was going on", &self.shed),
+            counter("relay_joins", "Senders joined with a listener over the network", &self.joined),
+            counter("relay_handovers", "Listeners handed to the gateway of this process", &self.handed_over),
+            counter("relay_requests", "HTTP requests let in", &self.requests),
+            counter(
+                "relay_request_rendezvous",
+                "HTTP requests or responses with a socket of their own",
+                &self.request_rendezvous,
+            ),
+            counter("relay_broken_requests", "HTTP requests that ended in the middle", &self.broken_requests),
+            counter(
+                "relay_takeovers",
+                "Control channels replaced by a newer one of the same listener",
+                &self.takeovers,
+            ),
+            counter(
+                "relay_silent_listeners",
+                "Control channels ended because the listener was silent",
+                &self.silent_listeners,
+            ),
+            counter(
+                "relay_expired_tokens",
+                "Control channels ended because their token had run out",
+                &self.expired_tokens,
+            ),
+            counter("relay_aborted_joins", "Joins that ended without a goodbye from both sides", &self.aborted),
+            bytes("relay_to_listeners", "From senders to listeners over the network", &self.bytes_to_listeners),
+            bytes("relay_to_senders", "From listeners to senders over the network", &self.bytes_to_senders),
+        ]
+    }
+
     const FIRST_STATUS: u16 = 400;
     const STATUSES: usize = 200;
 

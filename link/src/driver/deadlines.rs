@@ -106,7 +106,8 @@ mod tests {
 
     fn driver(side: Side) -> (Driver, crate::Handle) {
         let shape = Shape { streams: 8, replay: 64 * 1024, receive: 64 * 1024 };
-        let session = Config { side, id: SessionId([7; 16]), shape, record: MAX_RECORD, resume_for_ms: 10_000 };
+        let session =
+            Config { side, id: SessionId([7; 16]), shape, record: MAX_RECORD, resume_for_ms: 10_000, features: 0 };
         let keep_alive = KeepAlive::default();
         let config = DriverConfig { session, name: "test".into(), keep_alive, release_memory: true };
         Driver::new(config, NoServices).unwrap()

@@ -53,7 +53,7 @@ impl Host {
             receive: vec![0; SHAPE.receive_memory()],
             streams: vec![StreamState::EMPTY; usize::from(SHAPE.streams)],
         };
-        let config = Config { side, id: ID, shape: SHAPE, record: umbilical_mux::MAX_RECORD, resume_for_ms: 2_000 };
+        let config = Config { side, id: ID, shape: SHAPE, record: umbilical_mux::MAX_RECORD, resume_for_ms: 2_000, features: 0 };
         let session = Session::new(config, storage).expect("a good shape");
         let ports = MemoryPorts { open: BTreeMap::new(), honest, side: u8::from(side == Side::Agent) };
         Self { session, ports, opened: 0 }

@@ -66,8 +66,14 @@ impl Host {
             receive: vec![0; SHAPE.receive_memory()],
             streams: vec![StreamState::EMPTY; usize::from(SHAPE.streams)],
         };
-        let config =
-            Config { side, id: SessionId([5; 16]), shape: SHAPE, record: MIN_RECORD, resume_for_ms: u64::MAX / 2_000 };
+        let config = Config {
+            side,
+            id: SessionId([5; 16]),
+            shape: SHAPE,
+            record: MIN_RECORD,
+            resume_for_ms: u64::MAX / 2_000,
+            features: 0,
+        };
         Self { session: Session::new(config, storage).expect("a good shape"), ports: Labels::default() }
     }
 

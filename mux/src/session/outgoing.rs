@@ -64,6 +64,7 @@ where
                 self.inflight.note_limited();
                 return Next::Held;
             }
+            self.streams.counters.bytes_resent += length as u64;
         } else if let Err(next) = self.build(now, ports) {
             return next;
         }

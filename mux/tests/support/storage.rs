@@ -20,6 +20,6 @@ pub fn storage(shape: Shape) -> Storage<Vec<u8>, Vec<StreamState>> {
 }
 
 pub fn session(side: Side, shape: Shape) -> TestSession {
-    let config = Config { side, id: ID, shape, record: MAX_RECORD, resume_for_ms: RESUME_FOR_MS };
+    let config = Config { side, id: ID, shape, record: MAX_RECORD, resume_for_ms: RESUME_FOR_MS, features: 0 };
     Session::new(config, storage(shape)).expect("a good shape")
 }
