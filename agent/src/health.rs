@@ -21,6 +21,7 @@ pub struct Health {
     /// Why the last reload changed nothing.
     refused: RefCell<Option<String>>,
     stopping: Cell<bool>,
+    control_channels: Rc<Cell<u64>>,
     changed: Rc<Event>,
 }
 
@@ -30,6 +31,7 @@ pub struct Standing {
     relay: String,
     place: RefCell<Place>,
     since: Cell<Duration>,
+    control_channels: Rc<Cell<u64>>,
     changed: Rc<Event>,
 }
 
@@ -54,6 +56,7 @@ impl Health {
             relay: relay.to_string(),
             place: RefCell::new(Place::Connecting),
             since: Cell::new(boot_time()),
+            control_channels: Rc::clone(&self.control_channels),
             changed: Rc::clone(&self.changed),
         })
     }
@@ -74,6 +77,12 @@ impl Health {
     pub fn stopping(&self) {
         self.stopping.set(true);
         self.changed.notify(usize::MAX);
+    }
+
+    /// How many control channels have come up since the start.
+    #[must_use]
+    pub fn control_channels(&self) -> u64 {
+        self.control_channels.get()
     }
 
     /// Whether the device can be reached: it listens at one relay at least, and was not asked to stop.
@@ -131,6 +140,9 @@ impl Standing {
         let before = self.place.replace(place);
         if std::mem::discriminant(&before) != std::mem::discriminant(&*self.place.borrow()) {
             self.since.set(boot_time());
+            if *self.place.borrow() == Place::Listening {
+                self.control_channels.set(self.control_channels.get() + 1);
+            }
         }
         self.changed.notify(usize::MAX);
     }

@@ -19,7 +19,7 @@
 //! | [`http`] | answering an HTTP request from the device's own service |
 //! | [`guests`] | who may finish when the agent stops |
 //! | [`health`] | how it stands with its relays |
-//! | [`service_manager`], [`status`] | what systemd, and whoever asks, is told of that |
+//! | [`service_manager`], [`status`], [`report`] | what systemd, whoever asks here, and the gateway are told |
 //! | [`session`] | which link belongs to which session |
 //! | [`serial`] | a serial line as the far end of a stream |
 //! | [`services`] | the allow-list; dialling local ports |
@@ -47,6 +47,7 @@ pub mod presence;
 pub mod relays;
 pub mod rendezvous;
 pub mod renewal;
+pub mod report;
 pub mod serial;
 pub mod service_manager;
 pub mod services;

@@ -21,10 +21,11 @@ use umbilical_link::{
     paced::Paced,
     port::{OnEnd, reset_reason},
 };
-use umbilical_mux::{End, Mode, ResetReason};
+use umbilical_mux::{End, Mode, REPORT_SERVICE, ResetReason};
 
 use crate::{
     config::{Service, Target},
+    report::Reporter,
     serial::SerialPort,
     udp::{UdpPort, UdpTarget},
 };
@@ -198,10 +199,15 @@ pub struct PeerServices {
     pub table: Arc<ServiceTable>,
     /// What logs call the gateway.
     pub peer: Arc<str>,
+    /// Where it may ask how the agent is doing.
+    pub reporter: Reporter,
 }
 
 impl Services for PeerServices {
     fn dial(&mut self, service: &str, mode: Mode) -> Result<(Io, OnEnd), ResetReason> {
+        if service == REPORT_SERVICE && mode == Mode::Stream {
+            return Ok(self.reporter.dial());
+        }
         self.table.dial(Wanted { service, mode, peer: &self.peer, may_be_silent: Duration::ZERO })
     }
 }

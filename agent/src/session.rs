@@ -12,14 +12,17 @@
 use std::{cell::RefCell, fmt, future::poll_fn, rc::Rc, sync::Arc, time::Duration};
 
 use log::{debug, info, warn};
-use smol::{LocalExecutor, Task, Timer, future};
+use smol::{LocalExecutor, Task, Timer, channel::Receiver, future};
 use umbilical_link::{
     Driver, DriverConfig, Event, Handle, KeepAlive, LinkEnd, NewLink, SessionEnd, Status, WebSocket, close_code,
     upgrade::Upgraded,
     websocket::{Incoming, WebSocketError},
 };
-use umbilical_mux::{Config, Hello, MAX_RECORD, SessionId, Shape, Side, Violation};
+use umbilical_mux::{
+    Config, Counters, FEATURE_REPORT, Hello, MAX_RECORD, Resumption, SessionId, Shape, Side, Violation,
+};
 
+use crate::report::{Question, Reporter};
 use crate::services::{PeerServices, ServiceTable};
 use crate::sys::give_back_freed_memory;
 
@@ -48,6 +51,35 @@ pub struct Sessions {
     table: RefCell<Vec<Entry>>,
     draining: RefCell<bool>,
     doubts: Rc<event_listener::Event>,
+    record: RefCell<Record>,
+    reporter: Reporter,
+    questions: Receiver<Question>,
+}
+
+/// What is known of all sessions, also of those that are in the table no more.
+#[derive(Default)]
+struct Record {
+    /// Those that have not ended.
+    open: Vec<Handle>,
+    /// What those have counted that have.
+    past: Counters,
+    links: u64,
+    resumes: u64,
+}
+
+/// Sums over all sessions since the start.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Totals {
+    /// Sessions that have not ended.
+    pub sessions: u64,
+    /// Streams open.
+    pub streams: u64,
+    /// Links that came up.
+    pub links: u64,
+    /// Of them, those on which streams of before went on.
+    pub resumes: u64,
+    /// All else that they count.
+    pub counters: Counters,
 }
 
 struct Entry {
@@ -61,7 +93,9 @@ impl Sessions {
     #[must_use]
     pub fn new(executor: Rc<LocalExecutor<'static>>, services: Arc<ServiceTable>, limits: Limits) -> Sessions {
         let (limits, table, draining) = (RefCell::new(limits), RefCell::default(), RefCell::new(false));
-        Sessions { executor, services, limits, table, draining, doubts: Rc::default() }
+        let ((reporter, questions), record) = (Reporter::new(), RefCell::default());
+        let doubts = Rc::default();
+        Sessions { executor, services, limits, table, draining, doubts, record, reporter, questions }
     }
 
     /// Takes a link in: waits for the gateway's `Hello` on it and gives it to its session. `peer` is what logs call the
@@ -105,6 +139,31 @@ impl Sessions {
             statuses.extend(handle.status().await);
         }
         statuses
+    }
+
+    /// What gateways ask of the agent itself ([`crate::report`]).
+    #[must_use]
+    pub fn questions(&self) -> Receiver<Question> {
+        self.questions.clone()
+    }
+
+    /// What all sessions have counted, those that are over included.
+    pub async fn totals(&self) -> Totals {
+        let (open, mut totals) = {
+            let record = self.record.borrow();
+            let (sessions, links, resumes) = (record.open.len() as u64, record.links, record.resumes);
+            (record.open.clone(), Totals { sessions, streams: 0, links, resumes, counters: record.past })
+        };
+        for handle in open {
+            if let Some(status) = handle.status().await {
+                totals.streams += u64::from(status.streams);
+                totals.counters.add(&status.counters);
+            } else {
+                // it has ended since
+                totals.counters.add(&handle.totals().unwrap_or_default());
+            }
+        }
+        totals
     }
 
     /// New sessions are made like this; those that exist stay as they are.
@@ -165,7 +224,8 @@ impl Sessions {
 
     fn begin(self: &Rc<Self>, id: SessionId, limits: Limits, peer: &str) -> Handle {
         let peer: Arc<str> = peer.into();
-        let services = PeerServices { table: Arc::clone(&self.services), peer: Arc::clone(&peer) };
+        let reporter = self.reporter.clone();
+        let services = PeerServices { table: Arc::clone(&self.services), peer: Arc::clone(&peer), reporter };
         let resume_for_ms = u64::try_from(limits.resume_for.as_millis()).unwrap_or(u64::MAX);
         let config = DriverConfig {
             session: Config {
@@ -174,7 +234,7 @@ impl Sessions {
                 shape: limits.shape,
                 record: MAX_RECORD,
                 resume_for_ms,
-                features: 0,
+                features: FEATURE_REPORT,
             },
             name: Arc::clone(&peer),
             keep_alive: keep_alive(limits.keep_alive),
@@ -187,6 +247,7 @@ impl Sessions {
             let heard = async {
                 while let Some(event) = events.event().await {
                     report(&peer, id, &event);
+                    sessions.note(&event);
                     if matches!(event, Event::LinkLost(LinkEnd::Silent(_))) {
                         sessions.doubt();
                     }
@@ -196,10 +257,26 @@ impl Sessions {
                 }
             };
             future::zip(driver.run(), heard).await;
+            sessions.ended(&events);
             sessions.forget(id);
         });
+        self.record.borrow_mut().open.push(handle.clone());
         self.table.borrow_mut().push(Entry { id, handle: handle.clone(), task });
         handle
+    }
+
+    fn note(&self, event: &Event) {
+        if let Event::LinkUp { resumption, .. } = event {
+            let mut record = self.record.borrow_mut();
+            record.links += 1;
+            record.resumes += u64::from(matches!(resumption, Resumption::Resumed { .. }));
+        }
+    }
+
+    fn ended(&self, session: &Handle) {
+        let mut record = self.record.borrow_mut();
+        record.open.retain(|handle| !handle.is(session));
+        record.past.add(&session.totals().unwrap_or_default());
     }
 
     /// Makes room by ending a session that has neither a link nor a stream: what a restarted gateway leaves behind.

@@ -26,7 +26,7 @@ use crate::{
     identity::listener_id,
     memory::{Budget, all_foreign_bytes},
     relays::{Device, Relays, Route},
-    service_manager,
+    report, service_manager,
     services::ServiceTable,
     session::{Limits, Sessions},
     status::{Status, StatusServer},
@@ -115,6 +115,7 @@ impl Supervisor {
         };
         let mut relays = Relays::new(device);
         relays.change(routes(&config, dialers), &config);
+        executor.spawn(report::answer(sessions.questions(), Rc::clone(&health), Rc::clone(&sessions))).detach();
         executor.spawn(look_after_sleep(Rc::clone(&sessions))).detach();
         let (executor, status) = (Rc::clone(executor), None);
         let mut supervisor =

@@ -7,7 +7,8 @@
 //! GET /metrics    200 OpenMetrics text, for Prometheus and its likes (docs/operations.md)
 //! ```
 //!
-//! Whoever can reach the port can read it: it listens on loopback only.
+//! Whoever can reach the port can read it, and change nothing: it belongs on loopback, or where only monitoring and load
+//! balancers reach it.
 
 use std::fmt;
 use std::io;
@@ -18,6 +19,7 @@ use std::time::{Duration, SystemTime};
 use log::{debug, info, warn};
 use serde_json::{Value, json};
 use smol::io::AsyncWriteExt;
+use smol::lock::Semaphore;
 use smol::{Async, Executor, Task, Timer};
 use umbilical_link::transport::Transport;
 
@@ -29,6 +31,9 @@ use crate::watched::{Readiness, Watched};
 
 /// How long a request may take, from the connection to the end of the answer.
 const WITHIN: Duration = Duration::from_secs(10);
+
+/// Requests at once; more wait for their turn.
+const AT_ONCE: usize = 64;
 
 /// What is told to whoever asks for anything else.
 const PATHS: &str = "there are /healthz, /readyz, /status and /metrics";
@@ -77,11 +82,14 @@ impl Admin {
 }
 
 async fn serve(executor: Arc<Executor<'static>>, listener: Async<TcpListener>, watched: Arc<Watched>) {
+    let at_once = Arc::new(Semaphore::new(AT_ONCE));
     loop {
+        let permit = at_once.acquire_arc().await;
         match listener.accept().await {
             Ok((socket, peer)) => {
                 let watched = Arc::clone(&watched);
                 let task = async move {
+                    let _permit = permit;
                     if let Some(Err(error)) = deadline::within(WITHIN, answer(socket, &watched)).await {
                         debug!("{peer}: {error}");
                     }

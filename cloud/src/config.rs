@@ -69,19 +69,10 @@ impl Config {
         let mut files = Files::new(file, text);
         let relay = document.relay.map(|table| relay::read(table, &mut files)).transpose()?;
         let gateway = document.gateway.map(|table| gateway::read(table, relay.as_ref(), &mut files)).transpose()?;
-        let admin = match document.admin {
-            None => None,
-            Some(admin) if admin.listen.get_ref().0.ip().is_loopback() => Some(admin.listen.get_ref().0),
-            Some(admin) => {
-                let found = admin.listen.get_ref().0.to_string();
-                return Err(files.wrong(
-                    &admin.listen,
-                    "admin.listen",
-                    "a loopback address such as 127.0.0.1:9090",
-                    &found,
-                ));
-            }
-        };
+        let admin = document.admin.map(|admin| admin.listen.get_ref().0);
+        if let Some(listen) = admin.filter(|listen| !listen.ip().is_loopback()) {
+            files.warnings.push(Warning::AdminOpen { listen });
+        }
         let mut warnings = files.warnings;
         if relay.is_none() && gateway.is_none() {
             warnings.push(Warning::NothingToDo);

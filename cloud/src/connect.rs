@@ -104,6 +104,7 @@ impl Route {
             shape: SHAPE,
             resume_for: DEFAULT_RESUME_FOR,
             keep_alive: KeepAlive::default(),
+            ask_agents: None,
             drain_for: Some(Duration::ZERO),
             returning_until: None,
         };

@@ -1,9 +1,11 @@
 //! What is counted, as OpenMetrics text: names, units, labels. `docs/operations.md` has the table for those who read it.
 //!
 //! The text is made anew for each scrape from what gateway and relay count themselves. Labels are names of the configuration
-//! (device, service, exposure) and words of this program (reasons, causes): nothing that a stranger can choose.
+//! (device, service, exposure) and words of this program (reasons, causes), and one word of each agent: its version. Nothing
+//! that a stranger can choose.
 
 use std::fmt;
+use std::time::UNIX_EPOCH;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -11,6 +13,7 @@ use prometheus_client::encoding::{
 };
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
+use umbilical_mux::Report;
 
 use crate::gateway::{DeviceStatus, ExposureStatus};
 use crate::relay::metrics::RelayFigure;
@@ -28,7 +31,10 @@ const PREFIX: &str = "umbilical";
 pub(crate) async fn page(watched: &Watched) -> String {
     let parts = watched.parts();
     let (devices, exposures) = match &parts.gateway {
-        Some(gateway) => (gateway.devices().await, gateway.exposures()),
+        Some(gateway) => {
+            gateway.ask_agents().await;
+            (gateway.devices().await, gateway.exposures())
+        }
         None => (Vec::new(), Vec::new()),
     };
     let relay = parts.relay.as_ref().map(|relay| relay.metrics());
@@ -59,7 +65,7 @@ struct Snapshot {
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
-        page.info("build", "The program", &[("version", env!("CARGO_PKG_VERSION"))])?;
+        page.infos("build", "The program", [[("version", env!("CARGO_PKG_VERSION"))]])?;
         page.gauges(
             "ready",
             "Whether new connections are welcome, as /readyz says",
@@ -67,6 +73,7 @@ impl Collector for Snapshot {
             [(NO_LABELS, u64::from(self.ready))],
         )?;
         self.encode_devices(&mut page)?;
+        self.encode_agents(&mut page)?;
         self.encode_exposures(&mut page)?;
         self.encode_relay(&mut page)
     }
@@ -124,6 +131,46 @@ impl Snapshot {
         page.gauges("device_pool_used", "Shared part of the receive pool that streams hold", Some(&Unit::Bytes), used)?;
         let shared = each(|device| u64::from(device.pool_shared));
         page.gauges("device_pool", "Shared part of the receive pool", Some(&Unit::Bytes), shared)
+    }
+
+    fn encode_agents(&self, page: &mut Page<'_>) -> fmt::Result {
+        let asked = || self.devices.iter().filter_map(|device| Some((&*device.name, device.agent.as_ref()?)));
+        let told = || asked().filter_map(|(name, agent)| Some((name, agent.last.as_ref()?)));
+        let each = |read: fn(&Report) -> u64| told().map(move |(name, last)| ([("device", name)], read(&last.0)));
+        let versions = told().map(|(name, last)| [("device", name), ("version", last.0.version.as_str())]);
+        page.infos("agent", "The agent's program", versions)?;
+        let up = asked().map(|(name, agent)| ([("device", name)], u64::from(agent.answered)));
+        page.gauges("agent_up", "Whether the agent answered when it was asked last", None, up)?;
+        let at = told().map(|(name, last)| {
+            let since = last.1.duration_since(UNIX_EPOCH).unwrap_or_default();
+            ([("device", name)], since.as_secs_f64())
+        });
+        page.gauges("agent_reported_timestamp", "When the agent told what follows", Some(&Unit::Seconds), at)?;
+        page.gauges("agent_uptime", "Time since its start", Some(&Unit::Seconds), each(|report| report.uptime_s))?;
+        let resident = each(|report| report.resident_bytes);
+        page.gauges("agent_resident_memory", "Memory that it uses", Some(&Unit::Bytes), resident)?;
+        let channels = each(|report| report.control_channels);
+        page.counters("agent_control_channels", "Control channels that came up at its relays", None, channels)?;
+        page.gauges("agent_sessions", "Sessions, of all gateways", None, each(|report| report.sessions))?;
+        page.counters("agent_links", "Links that came up, of all gateways", None, each(|report| report.links))?;
+        let resumes = each(|report| report.resumes);
+        page.counters("agent_resumes", "Links on which streams of before went on", None, resumes)?;
+        page.gauges("agent_streams", "Streams open", None, each(|report| report.streams))?;
+        page.counters("agent_streams_opened", "Streams opened", None, each(|report| report.streams_opened))?;
+        let resets = told().flat_map(|(name, last)| {
+            let occurred = last.0.resets.iter().filter(|(_, count)| *count > 0);
+            occurred.map(move |(reason, count)| ([("device", name), ("reason", reason.text())], count))
+        });
+        let help = "Streams that ended by a reset, by reasons that have occurred";
+        page.counters("agent_streams_reset", help, None, resets)?;
+        let sent = each(|report| report.bytes_sent);
+        page.counters("agent_sent", "Payload to gateways", Some(&Unit::Bytes), sent)?;
+        let received = each(|report| report.bytes_received);
+        page.counters("agent_received", "Payload from gateways", Some(&Unit::Bytes), received)?;
+        let resent = each(|report| report.bytes_resent);
+        page.counters("agent_replayed", "Records sent again on a new link", Some(&Unit::Bytes), resent)?;
+        let stalls = each(|report| report.credit_stalls);
+        page.counters("agent_credit_stalls", "Times that a stream to a gateway waited for credit", None, stalls)
     }
 
     fn encode_exposures(&self, page: &mut Page<'_>) -> fmt::Result {
@@ -221,7 +268,9 @@ impl Page<'_> {
         Ok(())
     }
 
-    fn info(&mut self, name: &str, help: &str, labels: &impl EncodeLabelSet) -> fmt::Result {
-        self.0.encode_descriptor(name, help, None, MetricType::Info)?.encode_info(labels)
+    /// Labels without a value; the name gets `_info`.
+    fn infos<L: EncodeLabelSet>(&mut self, name: &str, help: &str, series: impl IntoIterator<Item = L>) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Info)?;
+        series.into_iter().try_for_each(|labels| metric.encode_info(&labels))
     }
 }

@@ -51,6 +51,7 @@ fn gateway_at(relay: &TestRelay, listener: ListenerKind, listen: Listen) -> (Gat
         drain_for: Duration::ZERO,
         drain_after: Duration::ZERO,
         settle_for: Duration::ZERO,
+        ask_agents: None,
     };
     let gateway = Gateway::start(world::executor(), &config, Some(&relay.relay)).unwrap();
     let address = gateway.addresses()[0];

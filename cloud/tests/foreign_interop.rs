@@ -81,6 +81,7 @@ fn our_gateway_reaches_hyco_ws_plainly() {
             drain_for: std::time::Duration::ZERO,
             drain_after: std::time::Duration::ZERO,
             settle_for: std::time::Duration::ZERO,
+            ask_agents: None,
         };
         let gateway = Gateway::start(world::executor(), &config, Some(&relay.relay)).unwrap();
         let mut client = world::Client::connect(gateway.addresses()[0]).await;

@@ -500,12 +500,6 @@ fn what_is_wrong_has_a_line_and_says_what_was_expected() {
             "@cloud.toml:19: `gateway.expose.listen`: expected an address that no other exposure listens on",
         ),
         (
-            &both,
-            "[gateway]",
-            "[admin]\nlisten = '0.0.0.0:9090'\n[gateway]",
-            "@cloud.toml:13: `admin.listen`: expected a loopback address",
-        ),
-        (
             &elsewhere,
             "wss://relay.example.net:8443",
             "embedded",

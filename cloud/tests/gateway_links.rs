@@ -9,14 +9,20 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use async_tungstenite::tungstenite::Message;
 use smol::future::zip;
 use umbilical_cloud::config::{Exposure, GatewayConfig, ListenerKind, RelayChoice};
-use umbilical_cloud::gateway::{Gateway, Sender, SenderError};
-use umbilical_mux::Shape;
+use umbilical_cloud::gateway::{Gateway, SUBPROTOCOL, Sender, SenderError};
+use umbilical_mux::{FEATURE_REPORT, Hello, MAX_HELLO, Shape};
 use world::{Folder, echo, eventually, must_reset, try_echo};
 
 /// A gateway with one exposure, of the service `echo` of `device`.
 fn gateway(relay: &support::TestRelay) -> (Gateway, SocketAddr) {
+    gateway_that_asks(relay, None)
+}
+
+/// The same, which asks agents how they are doing as often as that.
+fn gateway_that_asks(relay: &support::TestRelay, ask_agents: Option<Duration>) -> (Gateway, SocketAddr) {
     let exposure = Exposure {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into(),
         device: "device".into(),
@@ -35,6 +41,7 @@ fn gateway(relay: &support::TestRelay) -> (Gateway, SocketAddr) {
         drain_for: Duration::ZERO,
         drain_after: Duration::ZERO,
         settle_for: Duration::ZERO,
+        ask_agents,
     };
     let gateway = Gateway::start(world::executor(), &config, Some(&relay.relay)).unwrap();
     let address = gateway.addresses()[0];
@@ -151,5 +158,50 @@ fn a_device_that_nobody_has_configured_is_linked_as_soon_as_it_comes() {
         assert!(try_echo(exposure).await.is_err(), "nobody is there yet");
         let _device = folder.device("d9", world::relay_of(&cloud), &[("echo", echo())]);
         eventually("an answer", || async { try_echo(exposure).await.ok() }).await;
+    });
+}
+
+/// Takes the gateway's link as an agent with these features would, and says nothing more.
+async fn silent_agent(relay: &support::TestRelay, gateway: &Gateway, features: u32) -> support::Socket {
+    let mut listener = relay.listen("device").await;
+    let accept = listener.invitation().await;
+    let protocol = [("Sec-WebSocket-Protocol", SUBPROTOCOL)];
+    let mut socket = relay.open(support::target_of(&accept), &protocol).await;
+    let Message::Binary(hello) = support::message(&mut socket).await else { panic!("no hello") };
+    let hello = Hello::decode(&hello).unwrap();
+    assert_eq!(hello.features & FEATURE_REPORT, FEATURE_REPORT, "the gateway says that it may ask");
+    let answer = Hello { features, ..hello }.encode(&mut [0; MAX_HELLO]).to_vec();
+    socket.send(Message::Binary(answer.into())).await.unwrap();
+    eventually("a link", || async { gateway.devices().await[0].linked.then_some(()) }).await;
+    socket
+}
+
+#[test]
+fn an_agent_that_cannot_tell_how_it_is_doing_is_not_asked() {
+    world::run(async {
+        let relay = support::start(&support::config());
+        let (gateway, _) = gateway_that_asks(&relay, Some(Duration::ZERO));
+        let _socket = silent_agent(&relay, &gateway, !FEATURE_REPORT).await;
+        gateway.ask_agents().await;
+        let device = gateway.devices().await.remove(0);
+        assert!(device.agent.is_none() && device.counters.streams_opened == 0, "{device:?}");
+        gateway.shutdown(Duration::ZERO).await;
+    });
+}
+
+#[test]
+fn an_agent_that_does_not_answer_holds_nobody_up() {
+    world::run(async {
+        let relay = support::start(&support::config());
+        let (gateway, _) = gateway_that_asks(&relay, Some(Duration::ZERO));
+        let _socket = silent_agent(&relay, &gateway, FEATURE_REPORT).await;
+        let before = Instant::now();
+        gateway.ask_agents().await;
+        assert!(before.elapsed() < Duration::from_secs(15), "took {:?}", before.elapsed());
+        let agent = gateway.devices().await.remove(0).agent.unwrap();
+        assert!(!agent.answered && agent.last.is_none(), "{agent:?}");
+        // nothing is left of the question
+        eventually("its end", || async { (gateway.devices().await[0].streams == 0).then_some(()) }).await;
+        gateway.shutdown(Duration::ZERO).await;
     });
 }

@@ -61,7 +61,12 @@ async fn becomes(cloud: &Cloud, series: &str, value: f64) -> Page {
     .await
 }
 
+/// With an admin port, and agents that are not asked anything unless that is configured.
 fn with_admin(config: &str) -> String {
+    let config = match config.contains("ask-agents") {
+        true => config.to_owned(),
+        false => config.replace("[gateway]\n", "[gateway]\nask-agents = 'never'\n"),
+    };
     format!("{config}[admin]\nlisten = '127.0.0.1:0'")
 }
 
@@ -216,5 +221,43 @@ fn a_drain_is_told_of_as_well() {
         page.is("device_received_bytes_total{device=\"d1\"}", 5.0);
         client.finish().await;
         stopping.await;
+    });
+}
+
+#[test]
+fn what_the_agent_says_of_itself() {
+    run(async {
+        let folder = Folder::new();
+        let config = embedded(&[("d1", "echo"), ("d2", "echo")]);
+        let asking = |every| config.replace("[gateway]\n", &format!("[gateway]\nask-agents = '{every}'\n"));
+        let cloud = folder.start(&with_admin(&asking("0s")));
+        let device = folder.device("d1", relay_of(&cloud), &[("echo", echo())]);
+        linked(&cloud, "d1").await;
+        try_echo(exposure_of(&cloud, 0)).await.unwrap();
+        let page = Page::of(&cloud).await;
+        page.is(&format!("agent_info{{device=\"d1\",version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1.0);
+        for (series, value) in [
+            ("agent_up", 1.0),
+            ("agent_control_channels_total", 1.0),
+            ("agent_sessions", 1.0),
+            ("agent_links_total", 1.0),
+            ("agent_resumes_total", 0.0),
+            // the echo's, and the question itself
+            ("agent_streams_opened_total", 2.0),
+            ("agent_received_bytes_total", 5.0),
+        ] {
+            page.is(&format!("{series}{{device=\"d1\"}}"), value);
+        }
+        assert!(page.get("agent_resident_memory_bytes{device=\"d1\"}").unwrap() > 100_000.0);
+        assert_eq!(page.get("agent_up{device=\"d2\"}"), None, "nobody could be asked");
+        Page::of(&cloud).await.is("agent_streams_opened_total{device=\"d1\"}", 3.0);
+
+        // from now on less often: what was told stays, also when the device is gone
+        folder.write("cloud.toml", &with_admin(&asking("1h")));
+        let mut cloud = cloud;
+        cloud.reload();
+        Page::of(&cloud).await.is("agent_streams_opened_total{device=\"d1\"}", 3.0);
+        drop(device);
+        becomes(&cloud, "device_online{device=\"d1\"}", 0.0).await.is("agent_received_bytes_total{device=\"d1\"}", 5.0);
     });
 }

@@ -168,6 +168,7 @@ impl Driver {
         };
         self.session.abandon(&mut self.ports, ResetReason::GOING_AWAY);
         let _ = self.totals.set(self.session.counters());
+        self.turn_commands_away();
         self.tell(Event::Ended(end));
         for link in [self.link.take(), self.next_link.take()].into_iter().flatten() {
             goodbye(link, code, &reason).await;
@@ -322,6 +323,16 @@ impl Driver {
         }
     }
 
+    /// Nobody waits for an answer that will not come: what is in the queue would stay there for as long as handles do.
+    fn turn_commands_away(&mut self) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Open(stream) = command {
+                refuse(stream, ResetReason::GOING_AWAY);
+            }
+        }
+    }
+
     /// Gives a session that gave its memory back some again.
     fn lend_memory(&mut self) {
         if !self.has_memory {
@@ -331,22 +342,20 @@ impl Driver {
     }
 
     fn open(&mut self, now: Instant, stream: NewStream) {
-        let NewStream { service, io, on_end } = stream;
         self.lend_memory();
-        match self.session.open(now, io.mode()) {
+        match self.session.open(now, stream.io.mode()) {
             Ok(slot) => {
+                let NewStream { service, io, on_end } = stream;
                 self.ports.put(slot, service, io, on_end);
                 self.session.handle_readable(slot);
             }
             Err(error) => {
-                debug!("{}: stream to {service} not opened: {error}", self.config.name);
-                io.abort();
-                drop(io);
+                debug!("{}: stream to {} not opened: {error}", self.config.name, stream.service);
                 let reason = match error {
                     OpenError::Full => ResetReason::BUSY,
                     OpenError::GoingAway | OpenError::Exhausted => ResetReason::GOING_AWAY,
                 };
-                on_end(&Ended { end: End::Local(reason), sent: 0, received: 0, lasted: Duration::ZERO });
+                refuse(stream, reason);
             }
         }
     }
@@ -375,4 +384,12 @@ impl Driver {
         // An owner that does not listen wants no news.
         let _ = self.events.try_send(event);
     }
+}
+
+/// Ends a stream that never was one.
+fn refuse(stream: NewStream, reason: ResetReason) {
+    let NewStream { io, on_end, .. } = stream;
+    io.abort();
+    drop(io);
+    on_end(&Ended { end: End::Local(reason), sent: 0, received: 0, lasted: Duration::ZERO });
 }

@@ -11,8 +11,8 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, LocalExecutor};
 use support::session::{Echo, SHAPE, config, config_with, connect, open, socket_pair, websocket};
 use umbilical_link::upgrade::Role;
-use umbilical_link::{Driver, Event, Handle, KeepAlive, LinkEnd, NewLink, NoServices};
-use umbilical_mux::{Hello, MAX_HELLO, Side};
+use umbilical_link::{Driver, Ended, Event, Handle, Io, KeepAlive, LinkEnd, NewLink, NewStream, NoServices};
+use umbilical_mux::{End, Hello, MAX_HELLO, ResetReason, Side};
 
 /// Runs `test` beside two drivers with a link.
 fn with_session<F: Future<Output = ()>>(test: impl FnOnce(Handle, Handle) -> F) {
@@ -218,4 +218,24 @@ fn a_stream_goes_on_over_the_next_link() {
         let (((), ()), answer) = smol::future::zip(smol::future::zip(writing, changing), reading).await;
         assert!(answer == data, "bytes were lost, doubled or reordered");
     });
+}
+
+#[test]
+fn what_is_asked_of_a_session_that_ends_is_answered() {
+    let (driver, handle) = Driver::new(config(Side::Gateway, SHAPE), NoServices).unwrap();
+    let (near, far) = socket_pair().unwrap();
+    let (tell, told) = smol::channel::bounded(1);
+    let on_end = Box::new(move |ended: &Ended| tell.try_send(ended.end).unwrap());
+    handle.stop();
+    handle.open(NewStream { service: "echo".into(), io: Io::tcp(far).unwrap(), on_end }).unwrap();
+    let asked = async {
+        let (status, ()) = smol::future::zip(handle.status(), driver.run()).await;
+        assert!(status.is_none() && handle.totals().is_some());
+        assert_eq!(told.recv().await, Ok(End::Local(ResetReason::GOING_AWAY)));
+        drop(near);
+    };
+    smol::block_on(smol::future::or(asked, async {
+        smol::Timer::after(Duration::from_secs(30)).await;
+        panic!("there is no answer");
+    }));
 }

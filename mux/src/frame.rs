@@ -184,7 +184,7 @@ pub struct Hello {
     pub replay: u32,
     /// Bytes of a record that the sender of this frame takes, [`MIN_RECORD`](crate::MIN_RECORD) at least.
     pub record: u32,
-    /// One bit per optional feature; none are defined yet.
+    /// One bit per optional feature: [`FEATURE_REPORT`](crate::FEATURE_REPORT).
     pub features: u32,
 }
 

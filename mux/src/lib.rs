@@ -22,6 +22,7 @@
 //! | `pool` | received bytes that ports did not take yet |
 //! | `credit` | who may send how much |
 //! | `streams`, `table` | all streams, one stream |
+//! | `report` | what an agent tells of itself |
 //! | `io` | a session over a byte link, for hosts without an operating system (feature `embedded-io`) |
 //!
 //! # A host's loop
@@ -64,6 +65,7 @@ mod ports;
 mod reason;
 mod receive;
 mod replay;
+mod report;
 mod schedule;
 mod send;
 mod session;
@@ -83,6 +85,7 @@ pub use limits::{
 pub use pool::memory_for;
 pub use ports::{End, Mode, Ports, Read, Write};
 pub use reason::ResetReason;
+pub use report::{FEATURE_REPORT, MAX_REPORT, REPORT_SERVICE, Report};
 pub use session::{Config, Counters, LinkEstimate, Message, Resets, Resumption, Session};
 pub use shape::{Shape, ShapeError, Storage};
 pub use table::StreamState;

@@ -208,7 +208,7 @@ where
         self.known(id)?;
         let Some(slot) = self.table.find(id) else { return Ok(()) };
         if self.table.get(slot).is_some_and(StreamState::is_live) {
-            self.counters.streams_reset.note(reason);
+            self.counters.streams_reset.note(reason, 1);
             ports.release(slot, End::Reset(reason));
         }
         self.free(slot);

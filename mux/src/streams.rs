@@ -159,7 +159,7 @@ where
     pub(crate) fn reset(&mut self, slot: Slot, reason: ResetReason, ports: &mut impl Ports) {
         let Some(state) = self.table.get(slot).filter(|state| state.is_live()) else { return };
         let told = state.phase == Phase::Open;
-        self.counters.streams_reset.note(reason);
+        self.counters.streams_reset.note(reason, 1);
         ports.release(slot, End::Local(reason));
         if told {
             self.refuse(slot, reason);
@@ -223,7 +223,7 @@ where
                 continue;
             }
             if live {
-                self.counters.streams_reset.note(reason);
+                self.counters.streams_reset.note(reason, 1);
                 ports.release(slot, End::Reset(reason));
             }
             self.free(slot);

@@ -111,6 +111,7 @@ pub(super) struct GatewayTable {
     pub(super) drain_for: Option<Period>,
     pub(super) drain_after: Option<Period>,
     pub(super) settle_for: Option<Period>,
+    pub(super) ask_agents: Option<Spanned<String>>,
     pub(super) memory: Option<Spanned<MemoryTable>>,
     #[serde(default)]
     pub(super) expose: Vec<Spanned<ExposeTable>>,

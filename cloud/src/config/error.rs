@@ -159,6 +159,11 @@ pub enum Warning {
         /// The device that has it.
         device: String,
     },
+    /// The admin port asks nobody who they are.
+    AdminOpen {
+        /// Where it listens.
+        listen: SocketAddr,
+    },
     /// Tokens and all else travel in the clear.
     WithoutTls {
         /// Where the relay listens.
@@ -194,6 +199,11 @@ impl fmt::Display for Warning {
                 }
                 f.write_str("; add `allow` to name who may")
             }
+            Self::AdminOpen { listen } => write!(
+                f,
+                "everyone who can reach the admin port at {listen} can read the names of devices and how they are doing; \
+                 let only monitoring and load balancers reach it, or listen on loopback"
+            ),
             Self::WithoutTls { listen } => write!(
                 f,
                 "the relay speaks plain HTTP on {listen}; add `certificate-file` and `key-file`, or listen on loopback \

@@ -42,6 +42,8 @@ pub struct GatewayConfig {
     pub drain_after: Duration,
     /// How long after the start `/readyz` waits for devices that have no link yet.
     pub settle_for: Duration,
+    /// How often an agent is asked at most how it is doing, when somebody scrapes; `None` for never.
+    pub ask_agents: Option<Duration>,
 }
 
 /// `relay` of `[gateway]`
@@ -146,6 +148,8 @@ const KEEP_ALIVES: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration:
 /// As the agent's.
 pub(crate) const DEFAULT_RESUME_FOR: Duration = Duration::from_secs(120);
 const DEFAULT_DRAIN_FOR: Duration = Duration::from_secs(10);
+/// Four hundred bytes or so: 40 KB a day, of a device that is watched.
+const DEFAULT_ASK_AGENTS: Duration = Duration::from_secs(15 * 60);
 const DEFAULT_SETTLE_FOR: Duration = Duration::from_secs(10);
 /// As the agent's.
 const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -194,6 +198,7 @@ pub(super) fn read(
         resume_for: table.resume_for.map_or(DEFAULT_RESUME_FOR, |period| period.0),
         drain_for: table.drain_for.map_or(DEFAULT_DRAIN_FOR, |period| period.0),
         drain_after: table.drain_after.map_or(Duration::ZERO, |period| period.0),
+        ask_agents: read_ask_agents(table.ask_agents.as_ref(), files)?,
         settle_for: table.settle_for.map_or(DEFAULT_SETTLE_FOR, |period| period.0),
     })
 }
@@ -282,6 +287,20 @@ fn read_keep_alive(place: Option<&Spanned<String>>, files: &Files<'_>) -> Result
     silence
         .filter(|silence| KEEP_ALIVES.contains(silence))
         .ok_or_else(|| files.wrong(place, "gateway.keep-alive", expected, place.get_ref()))
+}
+
+fn read_ask_agents(place: Option<&Spanned<String>>, files: &Files<'_>) -> Result<Option<Duration>, ConfigError> {
+    let Some(place) = place else { return Ok(Some(DEFAULT_ASK_AGENTS)) };
+    match place.get_ref().as_str() {
+        "never" => Ok(None),
+        text => match Period::try_from(text.to_owned()) {
+            Ok(period) => Ok(Some(period.0)),
+            Err(_) => {
+                let expected = "a duration up to 24h, such as \"15m\", or \"never\"";
+                Err(files.wrong(place, "gateway.ask-agents", expected, text))
+            }
+        },
+    }
 }
 
 const AUTH: &str = "[gateway.auth] beside it, with key-name and key-file, or with token-file";

@@ -13,6 +13,7 @@ use umbilical_link::port::OnEnd;
 use umbilical_link::{Ended, Handle, Io, KeepAlive, NewStream};
 use umbilical_mux::{Counters, End, ResetReason, Shape};
 
+use super::agent_report::{AgentReport, Asked};
 use super::keeper::Keeper;
 use super::link_record::{LinkFigures, LinkRecord};
 use super::sender::{Sender, SenderError};
@@ -42,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) shape: Shape,
     pub(crate) resume_for: Duration,
     pub(crate) keep_alive: KeepAlive,
+    /// How often agents are asked how they are doing at most; never if `None`.
+    pub(crate) ask_agents: Option<Duration>,
     /// How long streams may go on, once the gateway is stopping.
     pub(crate) drain_for: Option<Duration>,
     /// Devices may be on their way back from before a restart: until then their clients wait for them.
@@ -83,6 +86,7 @@ pub(crate) struct State {
     current: Mutex<Option<Live>>,
     sessions: Mutex<Sessions>,
     links: Mutex<LinkRecord>,
+    asked: Mutex<Asked>,
 }
 
 #[derive(Default)]
@@ -122,6 +126,8 @@ pub struct DeviceStatus {
     pub pool_used: u32,
     /// The most that can be in use.
     pub pool_shared: u32,
+    /// What its agent tells of itself, if it was asked.
+    pub agent: Option<AgentReport>,
 }
 
 impl Device {
@@ -154,7 +160,8 @@ impl Device {
 impl State {
     pub(crate) fn new(name: Arc<str>) -> Self {
         let links = Mutex::new(LinkRecord::new(Instant::now()));
-        Self { name, current: Mutex::default(), sessions: Mutex::default(), links }
+        let (current, sessions, asked) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { name, current, sessions, links, asked }
     }
 
     pub(crate) async fn status(&self) -> DeviceStatus {
@@ -166,7 +173,9 @@ impl State {
             let links = self.links();
             (links.is_up(), links.figures(Instant::now()))
         };
-        let mut sum = DeviceStatus { name: self.name.to_string(), linked, counters, links, ..DeviceStatus::default() };
+        let agent = self.asked().report();
+        let mut sum =
+            DeviceStatus { agent, name: self.name.to_string(), linked, counters, links, ..DeviceStatus::default() };
         for live in open {
             let Some(status) = live.handle.status().await else {
                 // it has ended since
@@ -200,6 +209,10 @@ impl State {
 
     pub(crate) fn links(&self) -> MutexGuard<'_, LinkRecord> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn begin(&self, handle: Handle) -> Live {

@@ -343,7 +343,7 @@ impl Shared {
         counters.from_device.fetch_add(ended.sent_by_device(), Relaxed);
         counters.to_device.fetch_add(ended.sent_to_device(), Relaxed);
         if let End::Reset(reason) | End::Local(reason) = ended.end {
-            counters.resets.lock().unwrap_or_else(PoisonError::into_inner).note(reason);
+            counters.resets.lock().unwrap_or_else(PoisonError::into_inner).note(reason, 1);
         }
         let line = StreamLine { device, service, peer, ended, mode: self.listen.transport.mode() };
         match ended.end {

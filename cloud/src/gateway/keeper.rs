@@ -27,7 +27,7 @@ use smol::channel::Receiver;
 use smol::future::{or, pending};
 use umbilical_link::upgrade::{UpgradeError, Upgraded};
 use umbilical_link::{Driver, DriverConfig, Event, NewLink, NoServices, WebSocket};
-use umbilical_mux::{Config, MAX_RECORD, SessionId, Side};
+use umbilical_mux::{Config, FEATURE_REPORT, MAX_RECORD, SessionId, Side};
 
 use super::backoff::{self, Backoff};
 use super::device::{Client, ClientEnd, Common, Live, Settings, State, reset};
@@ -353,7 +353,7 @@ impl Keeper {
                 shape,
                 record: MAX_RECORD,
                 resume_for_ms,
-                features: 0,
+                features: FEATURE_REPORT,
             },
             name: Arc::clone(&self.name),
             keep_alive,
@@ -477,6 +477,7 @@ mod tests {
             shape: Shape { streams: 1, replay: 16 * 1024, receive: 16 * 1024 },
             resume_for: Duration::ZERO,
             keep_alive: umbilical_link::KeepAlive::default(),
+            ask_agents: None,
             drain_for: None,
             returning_until: None,
         };

@@ -9,6 +9,7 @@
 //! | `device` | a device as exposures see it; how it is doing |
 //! | `keeper` | a device's task: its session, its links, the clients that wait for one |
 //! | `link_record` | what is counted of a device's links |
+//! | `agent_report` | what agents tell of themselves |
 //! | `foreign` | listeners that are no agent: a rendezvous for each client |
 //! | `sender` | dialling a device at its relay |
 //! | `backoff` | when to dial again |
@@ -28,6 +29,7 @@ use crate::handed;
 use crate::relay::Relay;
 use crate::relay::signal::Signal;
 
+mod agent_report;
 mod backoff;
 pub(crate) mod device;
 mod exposures;
@@ -42,6 +44,7 @@ use device::{Common, Device, Settings, State};
 use exposures::{BoundExposure, ExposureFigures, OpenExposure, Way};
 use foreign::Foreign;
 
+pub use agent_report::AgentReport;
 pub use device::DeviceStatus;
 pub(crate) use exposures::Advice;
 pub use exposures::{ExposureError, ExposureStatus};
@@ -53,6 +56,9 @@ const GOODBYES: Duration = Duration::from_secs(3);
 
 /// How long clients whose connections were held during a restart wait for a device that is not back yet.
 const RETURNING: Duration = Duration::from_secs(10);
+
+/// Agents that are asked how they are doing at once.
+const ASKED_AT_ONCE: usize = 256;
 
 /// A running gateway.
 pub struct Gateway {
@@ -104,6 +110,7 @@ impl Gateway {
             shape: config.shape,
             resume_for: config.resume_for,
             keep_alive: keep_alive(config.keep_alive),
+            ask_agents: config.ask_agents,
             drain_for: None,
             // without held sockets, who came during a restart was refused already
             returning_until: handed::addresses().next().map(|_| Instant::now() + RETURNING),
@@ -133,6 +140,7 @@ impl Gateway {
             settings.sender = sender(config, embedded);
             (settings.shape, settings.resume_for) = (config.shape, config.resume_for);
             settings.keep_alive = keep_alive(config.keep_alive);
+            settings.ask_agents = config.ask_agents;
         }
         self.configure(config, bound);
     }
@@ -141,6 +149,28 @@ impl Gateway {
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.open().exposures.iter().map(OpenExposure::address).collect()
+    }
+
+    /// Asks agents how they are doing that were not asked for a while, some of them if there are many, and waits for their
+    /// answers, not for long. [`Gateway::devices`] has them then, or when they come.
+    pub async fn ask_agents(&self) {
+        let every = self.common.settings.read().unwrap_or_else(PoisonError::into_inner).ask_agents;
+        let Some(every) = every else { return };
+        let devices: Vec<_> = self.open().devices.values().map(|device| Arc::clone(device.state())).collect();
+        let mut answers = Vec::new();
+        for device in devices {
+            answers.extend(device.ask(every).await);
+            if answers.len() == ASKED_AT_ONCE {
+                break;
+            }
+        }
+        let all = async {
+            for answer in answers {
+                // nothing is sent: its end is what is waited for
+                let _ = answer.recv().await;
+            }
+        };
+        deadline::within(agent_report::ANSWER_WITHIN, all).await;
     }
 
     /// How many devices have no link, those not counted that are reached without one.

@@ -66,11 +66,11 @@ impl Counters {
 pub struct Resets([u64; ResetReason::ALL.len() + 1]);
 
 impl Resets {
-    /// One more.
-    pub fn note(&mut self, reason: ResetReason) {
+    /// So many more for this reason.
+    pub fn note(&mut self, reason: ResetReason, more: u64) {
         let last = self.0.len() - 1;
         if let Some(count) = self.0.get_mut(usize::from(reason.0).min(last)) {
-            *count += 1;
+            *count = count.saturating_add(more);
         }
     }
 
