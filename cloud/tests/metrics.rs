@@ -173,7 +173,7 @@ fn why_clients_were_not_served() {
         let reset = series("streams_reset_total", 0, ",reason=\"not-allowed\"");
         let page = becomes(&cloud, &reset, 1.0).await;
         page.is("device_streams_reset_total{device=\"d1\",reason=\"not-allowed\"}", 1.0);
-        page.is(&series("unreached_total", 1, ""), 1.0);
+        becomes(&cloud, &series("unreached_total", 1, ""), 1.0).await;
         page.is(&series("turned_away_total", 2, ",reason=\"not-allowed\""), 1.0);
         page.is(&series("turned_away_total", 2, ",reason=\"too-many\""), 0.0);
         page.is(&series("turned_away_total", 3, ",reason=\"too-many\""), 1.0);
