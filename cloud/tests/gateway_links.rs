@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use async_tungstenite::tungstenite::Message;
 use smol::future::zip;
 use umbilical_cloud::config::{Exposure, GatewayConfig, ListenerKind, RelayChoice};
-use umbilical_cloud::gateway::{Gateway, SUBPROTOCOL, Sender, SenderError};
+use umbilical_cloud::gateway::{Gateway, Sender, SenderError};
+use umbilical_link::SUBPROTOCOL;
 use umbilical_mux::{FEATURE_REPORT, Hello, MAX_HELLO, Shape};
 use world::{Folder, echo, eventually, must_reset, try_echo};
 

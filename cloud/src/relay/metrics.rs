@@ -64,7 +64,7 @@ pub(crate) struct RelayFigure {
 
 impl RelayMetrics {
     /// All but the rejections.
-    pub(crate) fn figures(&self) -> [RelayFigure; 20] {
+    pub(crate) fn figures(&self) -> [RelayFigure; 21] {
         let gauge = |name, help, value: &AtomicU64| {
             let value = value.load(Relaxed);
             RelayFigure { name, help, in_bytes: false, only_grows: false, value }
@@ -74,6 +74,7 @@ impl RelayMetrics {
         [
             gauge("relay_connections", "TCP connections open", &self.connections),
             gauge("relay_handshakes", "Connections that have not sent their request yet", &self.handshakes),
+            gauge("relay_shedding", "Of them, those that will be turned away", &self.shedding),
             gauge("relay_listeners", "Control channels open", &self.listeners),
             gauge("relay_waiting_senders", "Senders that wait for a listener", &self.waiting),
             gauge("relay_open_joins", "Senders joined with a listener over the network", &self.splices),
