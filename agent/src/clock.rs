@@ -10,7 +10,8 @@
 //!
 //! Tokens are dated by the relay's clock as soon as it is known, because the relay judges them. Certificates are judged
 //! by it only where the system's clock is known to be unset: a relay that is wrong about the date can't talk a device
-//! with a working clock into an expired certificate.
+//! with a working clock into an expired certificate. Where neither is known, a certificate of after the floor is judged as of
+//! its first day ([`DeviceClock`]).
 
 use std::{
     fmt,
@@ -19,6 +20,7 @@ use std::{
 };
 
 use futures_rustls::{pki_types::UnixTime, rustls::time_provider::TimeProvider};
+use umbilical_link::tls::DeviceClock;
 
 use crate::sys::boot_time;
 
@@ -97,6 +99,10 @@ impl Clock {
         if system >= self.floor { system } else { self.relay_time(uptime).unwrap_or(self.floor) }
     }
 
+    fn is_unset_at(&self, system: u64, uptime: Duration) -> bool {
+        system < self.floor && self.relay_time(uptime).is_none()
+    }
+
     fn learn_at(&self, date: u64, system: u64, uptime: Duration) -> Difference {
         // A relay from before this program was made is wrong itself; tokens dated by it would be no better.
         if date >= self.floor {
@@ -127,6 +133,12 @@ impl Default for Clock {
 impl TimeProvider for Clock {
     fn current_time(&self) -> Option<UnixTime> {
         Some(UnixTime::since_unix_epoch(Duration::from_secs(self.certificate_time())))
+    }
+}
+
+impl DeviceClock for Clock {
+    fn is_unset(&self) -> bool {
+        self.is_unset_at(system_time(), boot_time())
     }
 }
 
@@ -164,6 +176,17 @@ mod tests {
     fn an_unset_system_clock_is_lifted_to_the_floor() {
         assert_eq!(clock().token_time_at(17, UP).unix, FLOOR);
         assert_eq!(clock().certificate_time_at(17, UP), FLOOR);
+    }
+
+    #[test]
+    fn it_is_unset_until_the_system_or_the_relay_tells_the_time() {
+        let clock = clock();
+        assert!(clock.is_unset_at(17, UP));
+        assert!(!clock.is_unset_at(FLOOR, UP));
+        clock.learn_at(FLOOR - 1, 17, UP);
+        assert!(clock.is_unset_at(17, UP), "a relay from before the floor tells nothing");
+        clock.learn_at(FLOOR + 1, 17, UP);
+        assert!(!clock.is_unset_at(17, UP));
     }
 
     #[test]

@@ -294,8 +294,8 @@ fn make_dialers(relays: &[config::Relay], clock: &Arc<Clock>) -> Result<Vec<Rc<D
             Some(alike) => made[alike].tls.clone(),
             None => {
                 let roots = relay.ca_file.clone().map_or(Roots::System, Roots::File);
-                let time: Arc<dyn tls::TimeProvider> = Arc::<Clock>::clone(clock);
-                tls::client_config(&roots, time).map_err(StartError::Tls)?
+                let clock: Arc<dyn tls::DeviceClock> = Arc::<Clock>::clone(clock);
+                tls::device_config(&roots, clock).map_err(StartError::Tls)?
             }
         };
         let proxy = match &relay.proxy {

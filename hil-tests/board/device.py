@@ -39,7 +39,7 @@ class Device:
 
     def agent(self) -> int:
         """Process id of the running agent."""
-        return int(self.run(f"pidof -s {PROGRAM}"))
+        return int(self.run(f"pidof {PROGRAM}"))
 
     def memory(self) -> Memory:
         text = self.run(f"cat /proc/{self.agent()}/status")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 PIECE = 64 * 1024
 
-# Silence after which a client gives up. Emulated boards are slow, and a lost link may take a while to be replaced.
+# Silence, in seconds, after which a client gives up. Emulated boards are slow, and a lost link may take a while to be replaced.
 PATIENCE = 120
 
 
@@ -67,10 +67,19 @@ class Transfer(threading.Thread):
         self._socket.shutdown(socket.SHUT_WR)
 
     def _receive(self):
-        while piece := self._socket.recv(PIECE):
+        while piece := self._receive_piece():
             self._digest.update(piece)
             self._last = piece
             self.received += len(piece)
+
+    def _receive_piece(self) -> bytes:
+        while True:
+            try:
+                return self._socket.recv(PIECE)
+            except TimeoutError:
+                # The answer may come after all has been sent; the sender has its own patience.
+                if not self._sender.is_alive():
+                    raise
 
     def error(self) -> OSError | None:
         """How it ended, once it has: None if both sides said that this was all."""

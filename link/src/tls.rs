@@ -5,6 +5,8 @@
 //!
 //! No ALPN is offered: what runs inside is HTTP/1.1 and a front-end must not get the idea of another version.
 
+mod unset_clock;
+
 use std::error::Error;
 use std::fmt;
 use std::io;
@@ -14,6 +16,7 @@ use std::sync::Arc;
 
 use futures_rustls::pki_types::pem::{self, PemObject};
 use futures_rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
+use futures_rustls::rustls::client::WebPkiServerVerifier;
 use futures_rustls::rustls::crypto::{CryptoProvider, ring};
 use futures_rustls::rustls::server::NoServerSessionStorage;
 use futures_rustls::rustls::{self, CertificateError, CipherSuite, RootCertStore, client::Resumption};
@@ -23,6 +26,7 @@ use smol::Async;
 pub use futures_rustls::pki_types::UnixTime;
 pub use futures_rustls::rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 pub use futures_rustls::rustls::{ClientConfig, ServerConfig};
+pub use unset_clock::DeviceClock;
 
 use crate::read_ahead::ReadAhead;
 use crate::transport::Transport;
@@ -54,6 +58,26 @@ pub fn client_config(roots: &Roots, time: Arc<dyn TimeProvider>) -> Result<Arc<C
         .with_safe_default_protocol_versions()
         .expect("ring's cipher suites cover both versions")
         .with_root_certificates(load_roots(roots)?)
+        .with_no_client_auth();
+    config.resumption = Resumption::in_memory_sessions(REMEMBERED_SESSIONS);
+    Ok(Arc::new(config))
+}
+
+/// As [`client_config`], for a device whose clock may be unset: a certificate made after the earliest time that it can be is
+/// then judged as of its first day.
+///
+/// # Errors
+/// As there.
+pub fn device_config(roots: &Roots, clock: Arc<dyn DeviceClock>) -> Result<Arc<ClientConfig>, TlsError> {
+    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(load_roots(roots)?), crypto())
+        .build()
+        .expect("there are roots, and no revocation lists");
+    let time: Arc<dyn TimeProvider> = Arc::<dyn DeviceClock>::clone(&clock);
+    let mut config = ClientConfig::builder_with_details(crypto(), time)
+        .with_safe_default_protocol_versions()
+        .expect("ring's cipher suites cover both versions")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(unset_clock::Verifier { inner, clock }))
         .with_no_client_auth();
     config.resumption = Resumption::in_memory_sessions(REMEMBERED_SESSIONS);
     Ok(Arc::new(config))

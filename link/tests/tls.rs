@@ -17,8 +17,10 @@ use futures_rustls::rustls::{
 };
 use smol::future::{poll_once, zip};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use support::{Authority, StoppedAt, answer, drain, pair, pattern, run};
-use umbilical_link::tls::{self, ClientConfig, DefaultTimeProvider, HandshakeError, Roots, ServerConfig, TlsError};
+use support::{Authority, SetTo, StoppedAt, Unset, answer, drain, pair, pattern, run};
+use umbilical_link::tls::{
+    self, ClientConfig, DefaultTimeProvider, DeviceClock, HandshakeError, Roots, ServerConfig, TlsError,
+};
 use umbilical_link::transport::{Transport, prepare_socket};
 
 const YEAR_1970: u64 = 86_400;
@@ -203,6 +205,42 @@ fn the_injected_clock_decides_what_has_expired() {
         let (why, text) = complaint(near);
         assert!(matches!(why, CertificateError::NotValidYetContext { .. }), "{why:?}");
         assert!(text.ends_with("set this machine's clock, which is probably behind"), "{text}");
+    });
+}
+
+#[test]
+fn a_certificate_made_after_a_device_that_has_no_clock_is_judged_as_of_its_first_day() {
+    run(async {
+        let authority = Authority::new();
+        let server = authority.server("relay.test");
+        let device = |clock: Arc<dyn DeviceClock>| tls::device_config(&authority.roots(), clock).unwrap();
+
+        let unset = device(Arc::new(Unset(YEAR_1970)));
+        let (near, far) = handshake(&unset, "relay.test", &server).await;
+        carry(&mut near.unwrap(), &mut far.unwrap()).await;
+
+        let (near, _) = handshake(&unset, "other.test", &server).await;
+        let (why, _) = complaint(near);
+        assert!(matches!(why, CertificateError::NotValidForNameContext { .. }), "{why:?}");
+
+        let (near, _) = handshake(&unset, "relay.test", &Authority::named("somebody else").server("relay.test")).await;
+        let (why, _) = complaint(near);
+        assert_eq!(
+            why,
+            CertificateError::UnknownIssuer,
+            "the day of a certificate that nobody vouches for counts for nothing"
+        );
+
+        let (near, _) = handshake(&device(Arc::new(Unset(YEAR_2081))), "relay.test", &server).await;
+        let (why, _) = complaint(near);
+        assert!(matches!(why, CertificateError::ExpiredContext { .. }), "{why:?}");
+
+        let (near, _) = handshake(&device(Arc::new(SetTo(YEAR_1970))), "relay.test", &server).await;
+        let (why, _) = complaint(near);
+        assert!(
+            matches!(why, CertificateError::NotValidYetContext { .. }),
+            "a clock that was set is believed: {why:?}"
+        );
     });
 }
 

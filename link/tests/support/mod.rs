@@ -16,7 +16,9 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::{Async, Timer, future};
-use umbilical_link::tls::{self, ClientConfig, DefaultTimeProvider, Roots, ServerConfig, TimeProvider, UnixTime};
+use umbilical_link::tls::{
+    self, ClientConfig, DefaultTimeProvider, DeviceClock, Roots, ServerConfig, TimeProvider, UnixTime,
+};
 
 /// Runs a test that must not hang for ever.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
@@ -85,6 +87,38 @@ pub(crate) struct StoppedAt(pub(crate) u64);
 impl TimeProvider for StoppedAt {
     fn current_time(&self) -> Option<UnixTime> {
         Some(UnixTime::since_unix_epoch(Duration::from_secs(self.0)))
+    }
+}
+
+/// A clock that nobody has set: it stands at the earliest time that it can be.
+#[derive(Debug)]
+pub(crate) struct Unset(pub(crate) u64);
+
+impl TimeProvider for Unset {
+    fn current_time(&self) -> Option<UnixTime> {
+        StoppedAt(self.0).current_time()
+    }
+}
+
+impl DeviceClock for Unset {
+    fn is_unset(&self) -> bool {
+        true
+    }
+}
+
+/// A clock that somebody has set, rightly or wrongly.
+#[derive(Debug)]
+pub(crate) struct SetTo(pub(crate) u64);
+
+impl TimeProvider for SetTo {
+    fn current_time(&self) -> Option<UnixTime> {
+        StoppedAt(self.0).current_time()
+    }
+}
+
+impl DeviceClock for SetTo {
+    fn is_unset(&self) -> bool {
+        false
     }
 }
 

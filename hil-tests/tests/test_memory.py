@@ -1,0 +1,68 @@
+"""Promise: the agent stays small on a board of 64 MiB, and does not grow."""
+
+from board.traffic import Transfer, sha256
+from board.waiting import until
+
+# KiB, on ARMv7
+IDLE = 2048
+BUSY = 6144
+
+STREAMS = 64
+STREAM_BYTES = 1 << 20
+
+# What a sample of resident memory may differ by without being growth, in KiB.
+NOISE = 128
+
+
+def test_an_agent_that_waits_is_small(boot, options, figure):
+    device = boot()
+    device.wait_until_connected()
+    memory = device.memory()
+    figure("idle, listening at the relay: resident KiB", memory.resident)
+    figure("idle, listening at the relay: peak KiB", memory.peak)
+    assert memory.resident <= IDLE + options("program-more")
+
+
+def test_sixty_four_streams_at_once_stay_within_the_budget_and_do_not_grow(boot, deployment, payload, options, figure):
+    device = boot()
+    device.wait_until_connected()
+    pieces = [payload[at * STREAM_BYTES :][:STREAM_BYTES] for at in range(STREAMS)]
+    transfers = [Transfer(deployment.address("echo"), piece) for piece in pieces]
+    samples = []
+    for tenth in range(1, 10):
+        share = STREAMS * STREAM_BYTES * tenth // 10
+        until(lambda: sum(transfer.received for transfer in transfers) >= share, 300, f"{tenth} tenths came back")
+        samples.append(device.memory().resident)
+    assert [transfer.received_hash() for transfer in transfers] == [sha256(piece) for piece in pieces]
+    peak = device.memory().peak
+    figure(f"{STREAMS} streams: resident KiB by tenths of the transfer", samples)
+    figure(f"{STREAMS} streams: peak KiB", peak)
+    assert peak <= BUSY + options("program-more")
+    assert max(samples[5:]) <= max(samples[:5]) + NOISE
+
+
+def test_memory_of_a_session_is_given_back(device, deployment, payload, options, figure):
+    for _ in range(2):
+        assert Transfer(deployment.address("echo"), payload[: 4 << 20]).received_hash() == sha256(payload[: 4 << 20])
+    resident = until_small(device, IDLE + options("program-more"))
+    figure("idle again, after sessions: resident KiB", resident)
+
+
+def until_small(device, limit):
+    """Resident memory in KiB, once it is no more than the limit."""
+
+    def small():
+        resident = device.memory().resident
+        return resident if resident <= limit else None
+
+    return until(small, 60, f"the agent is back within {limit} KiB")
+
+
+def test_a_neighbour_that_eats_all_memory_is_the_one_that_goes(device, deployment, payload):
+    agent = device.agent()
+    transfer = Transfer(deployment.address("echo"), payload[: 8 << 20])
+    until(lambda: transfer.received > 1 << 20, 120, "the transfer is under way")
+    # It keeps all it reads, for lack of a line's end.
+    assert device.exit_code("tail -n 1 /dev/zero") == 128 + 9
+    assert transfer.received_hash() == sha256(payload[: 8 << 20])
+    assert device.agent() == agent
