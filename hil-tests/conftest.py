@@ -9,7 +9,7 @@ import pytest
 from board.deployment import Deployment
 from board.device import Device
 from board.processes import cloud as run_cloud
-from board.processes import name_server
+from board.processes import name_server, neighbour
 from board.strategy import Boot
 from board.traffic import Payload
 
@@ -29,12 +29,12 @@ def options(target):
 
 @pytest.fixture(scope="session")
 def deployment(folder, options):
-    return Deployment(folder, options("relay"), options("listen"))
+    return Deployment(folder, options("relay"), options("listen"), options("neighbour"))
 
 
 @pytest.fixture(scope="session")
 def cloud(deployment, options):
-    with run_cloud(deployment, options("listen")) as process:
+    with neighbour(options("listen")), run_cloud(deployment, options("listen")) as process:
         yield process
 
 
@@ -43,7 +43,7 @@ def board(env, strategy, deployment, options, cloud):
     """The board, off at first."""
     if "emulated" in env.get_target_features():
         deployment.pack_settings()
-        with name_server(options("relay"), "10.0.2.2", deployment.folder):
+        with name_server(options("relay"), options("neighbour"), deployment.folder):
             yield strategy
             strategy.transition("off")
     else:

@@ -13,15 +13,17 @@ from pathlib import Path
 DEVICE = "board-1"
 
 RELAY_PORT = 8443
+NEIGHBOUR_PORT = 7000
 PAYLOAD_BYTES = 100 << 20
 
-# What the board offers, and the port at which the gateway offers it.
+# What the board offers, and the port at which the gateway offers it. {neighbour} is this machine as the board sees it.
 SERVICES = {
     "page": ("tcp:127.0.0.1:80", 8080),
     "ssh": ("tcp:127.0.0.1:22", 2222),
     "echo": ("tcp:127.0.0.1:7", 7007),
     "hash": ("tcp:127.0.0.1:9", 7009),
     "source": ("tcp:127.0.0.1:19", 7019),
+    "neighbour": ("tcp:{neighbour}", 7070),
     "line": ("serial:/dev/ttyS0?baud=115200", 7050),
 }
 
@@ -32,7 +34,7 @@ AGENT_USER = 990
 class Deployment:
     """The files, and where they are."""
 
-    def __init__(self, folder: Path, relay: str, listen: str):
+    def __init__(self, folder: Path, relay: str, listen: str, neighbour: str):
         self.folder = folder
         self.settings = folder / "settings"
         self.payload = folder / "payload"
@@ -41,7 +43,7 @@ class Deployment:
         self.settings.mkdir(parents=True, exist_ok=True)
         if not self.payload.exists():
             self._write_secrets(relay)
-        (self.settings / "agent.toml").write_text(agent_toml(relay))
+        (self.settings / "agent.toml").write_text(agent_toml(relay, f"{neighbour}:{NEIGHBOUR_PORT}"))
         self.cloud_toml.write_text(cloud_toml(folder, listen))
 
     def address(self, service: str) -> tuple[str, int]:
@@ -70,8 +72,8 @@ class Deployment:
                 payload.write(os.urandom(1 << 20))
 
 
-def agent_toml(relay: str) -> str:
-    services = "".join(f'[services.{name}]\ntarget = "{target}"\n' for name, (target, _) in SERVICES.items())
+def agent_toml(relay: str, neighbour: str) -> str:
+    services = "".join(f'[services.{name}]\ntarget = "{target.format(neighbour=neighbour)}"\n' for name, (target, _) in SERVICES.items())
     return (
         f'[relay]\nurl = "wss://{relay}:{RELAY_PORT}/{DEVICE}"\nca-file = "/etc/umbilical/ca.pem"\nproxy = "none"\n'
         f'[relay.auth]\nkey-name = "listen"\nkey-file = "/etc/umbilical/agent.key"\n{services}'

@@ -1,11 +1,13 @@
-"""What runs on this machine beside the board: the cloud side, and a name server for an emulated board."""
+"""What runs on this machine beside the board: the cloud side, a neighbour of the board's, a name server for an emulated one."""
 
 import contextlib
 import os
+import socketserver
 import subprocess
+import threading
 from pathlib import Path
 
-from board.deployment import RELAY_PORT, SERVICES, Deployment
+from board.deployment import NEIGHBOUR_PORT, RELAY_PORT, SERVICES, Deployment
 from board.waiting import until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -31,6 +33,25 @@ def name_server(name: str, address: str, folder: Path):
         until(lambda: 53 in listening() or process.poll() is not None, 10, "the name server listens")
         assert process.poll() is None, (folder / "names.log").read_text()
         yield process
+
+
+@contextlib.contextmanager
+def neighbour(listen: str):
+    """Something on the board's network that says again what it is told: streams of bytes that cost the board no process."""
+    socketserver.ThreadingTCPServer.allow_reuse_address = True
+    socketserver.ThreadingTCPServer.request_queue_size = 128
+    with socketserver.ThreadingTCPServer((listen, NEIGHBOUR_PORT), Echo) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self):
+        with contextlib.suppress(ConnectionError):
+            while piece := self.request.recv(64 * 1024):
+                self.request.sendall(piece)
 
 
 @contextlib.contextmanager

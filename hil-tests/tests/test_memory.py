@@ -27,7 +27,7 @@ def test_sixty_four_streams_at_once_stay_within_the_budget_and_do_not_grow(boot,
     device = boot()
     device.wait_until_connected()
     pieces = [payload[at * STREAM_BYTES :][:STREAM_BYTES] for at in range(STREAMS)]
-    transfers = [Transfer(deployment.address("echo"), piece) for piece in pieces]
+    transfers = [Transfer(deployment.address("neighbour"), piece) for piece in pieces]
     samples = []
     for tenth in range(1, 10):
         share = STREAMS * STREAM_BYTES * tenth // 10

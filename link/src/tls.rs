@@ -16,7 +16,6 @@ use std::sync::Arc;
 
 use futures_rustls::pki_types::pem::{self, PemObject};
 use futures_rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
-use futures_rustls::rustls::client::WebPkiServerVerifier;
 use futures_rustls::rustls::crypto::{CryptoProvider, ring};
 use futures_rustls::rustls::server::NoServerSessionStorage;
 use futures_rustls::rustls::{self, CertificateError, CipherSuite, RootCertStore, client::Resumption};
@@ -69,15 +68,14 @@ pub fn client_config(roots: &Roots, time: Arc<dyn TimeProvider>) -> Result<Arc<C
 /// # Errors
 /// As there.
 pub fn device_config(roots: &Roots, clock: Arc<dyn DeviceClock>) -> Result<Arc<ClientConfig>, TlsError> {
-    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(load_roots(roots)?), crypto())
-        .build()
-        .expect("there are roots, and no revocation lists");
+    let (roots, provider) = (load_roots(roots)?, crypto());
+    let algorithms = provider.signature_verification_algorithms;
     let time: Arc<dyn TimeProvider> = Arc::<dyn DeviceClock>::clone(&clock);
-    let mut config = ClientConfig::builder_with_details(crypto(), time)
+    let mut config = ClientConfig::builder_with_details(provider, time)
         .with_safe_default_protocol_versions()
         .expect("ring's cipher suites cover both versions")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(unset_clock::Verifier { inner, clock }))
+        .with_custom_certificate_verifier(Arc::new(unset_clock::Verifier { roots, algorithms, clock }))
         .with_no_client_auth();
     config.resumption = Resumption::in_memory_sessions(REMEMBERED_SESSIONS);
     Ok(Arc::new(config))

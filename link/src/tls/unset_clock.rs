@@ -8,10 +8,12 @@
 use std::sync::Arc;
 
 use futures_rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use futures_rustls::rustls::client::WebPkiServerVerifier;
 use futures_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use futures_rustls::rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use futures_rustls::rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use futures_rustls::rustls::server::ParsedCertificate;
 use futures_rustls::rustls::time_provider::TimeProvider;
-use futures_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use futures_rustls::rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 /// A clock of which nobody may ever have told the time.
 pub trait DeviceClock: TimeProvider {
@@ -22,7 +24,8 @@ pub trait DeviceClock: TimeProvider {
 /// rustls's own judgement, at the first day of the certificate where the clock is unset.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    pub(super) inner: Arc<WebPkiServerVerifier>,
+    pub(super) roots: RootCertStore,
+    pub(super) algorithms: WebPkiSupportedAlgorithms,
     pub(super) clock: Arc<dyn DeviceClock>,
 }
 
@@ -32,21 +35,26 @@ impl ServerCertVerifier for Verifier {
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
+        _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let (roots, algorithms) = (&self.roots, self.algorithms.all);
         let mut time = now;
         // Each round is at a later day, of another certificate of the chain: there is an end.
         loop {
-            match self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, time) {
+            match verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, time, algorithms) {
+                Ok(()) => break,
                 Err(Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before, .. }))
                     if not_before > time && self.clock.is_unset() =>
                 {
                     time = not_before;
                 }
-                judged => return judged,
+                Err(error) => return Err(error),
             }
         }
+        verify_server_name(&certificate, server_name)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -55,7 +63,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -64,10 +72,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
