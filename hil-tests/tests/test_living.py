@@ -37,7 +37,7 @@ def test_nothing_is_written(device, deployment, payload):
     agent = device.agent()
     assert "\nwrite_bytes: 0\n" in device.run(f"cat /proc/{agent}/io") + "\n"
     files = device.run(f"ls -l /proc/{agent}/fd | sed -n 's/.* -> //p'").split("\n")
-    assert {file for file in files if file.startswith("/")} <= {"/dev/null", "/dev/console", "/dev/hvc0"}
+    assert [file for file in files if file.startswith("/") and not file.startswith("/dev/")] == []
     assert device.run("ls -A /run/umbilical") == "agent.sock"
     disks = device.run("awk '$3 ~ /^vd/ { print $8 }' /proc/diskstats").split()
     assert len(disks) == 3
