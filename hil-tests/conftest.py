@@ -29,7 +29,7 @@ def options(target):
 
 @pytest.fixture(scope="session")
 def deployment(folder, options):
-    return Deployment(folder, options("relay"), options("listen"), options("neighbour"))
+    return Deployment(folder, options("relay"), options("listen"), options("neighbour"), options("payload-mib"))
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +97,13 @@ def pytest_runtest_makereport(item, call):
             if log.exists():
                 report.sections.append((name, log.read_text(errors="replace")[-6000:]))
     return report
+
+
+def pytest_sessionfinish(session):
+    """Where everything can be had, nothing may be left out."""
+    reporter = session.config.pluginmanager.getplugin("terminalreporter")
+    if "qemu" in str(session.config.option.lg_env) and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter, config):

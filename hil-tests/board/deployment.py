@@ -14,7 +14,6 @@ DEVICE = "board-1"
 
 RELAY_PORT = 8443
 NEIGHBOUR_PORT = 7000
-PAYLOAD_BYTES = 100 << 20
 
 # What the board offers, and the port at which the gateway offers it. {neighbour} is this machine as the board sees it.
 SERVICES = {
@@ -34,7 +33,7 @@ AGENT_USER = 990
 class Deployment:
     """The files, and where they are."""
 
-    def __init__(self, folder: Path, relay: str, listen: str, neighbour: str):
+    def __init__(self, folder: Path, relay: str, listen: str, neighbour: str, payload_mib: int):
         self.folder = folder
         self.settings = folder / "settings"
         self.payload = folder / "payload"
@@ -42,7 +41,7 @@ class Deployment:
         self.ssh_key = folder / "ssh.key"
         self.settings.mkdir(parents=True, exist_ok=True)
         if not self.payload.exists():
-            self._write_secrets(relay)
+            self._write_secrets(relay, payload_mib)
         (self.settings / "agent.toml").write_text(agent_toml(relay, f"{neighbour}:{NEIGHBOUR_PORT}"))
         self.cloud_toml.write_text(cloud_toml(folder, listen))
 
@@ -55,7 +54,7 @@ class Deployment:
         owner = ["-force-uid", str(AGENT_USER), "-force-gid", str(AGENT_USER)]
         _run("mksquashfs", self.settings, self.folder / "settings.squashfs", "-noappend", "-quiet", "-no-progress", *owner)
 
-    def _write_secrets(self, relay: str) -> None:
+    def _write_secrets(self, relay: str, payload_mib: int) -> None:
         ca, ca_key = self.settings / "ca.pem", self.folder / "ca.key"
         make = ["openssl", "req", "-x509", "-nodes", "-days", "3650", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
         _run(*make, "-subj", "/CN=Umbilical device tests", "-keyout", ca_key, "-out", ca, "-addext", "keyUsage=critical,keyCertSign")
@@ -68,7 +67,7 @@ class Deployment:
         _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "device tests", "-f", self.ssh_key)
         shutil.copy(self.folder / "ssh.key.pub", self.settings / "authorized_keys")
         with self.payload.open("wb") as payload:
-            for _ in range(PAYLOAD_BYTES >> 20):
+            for _ in range(payload_mib):
                 payload.write(os.urandom(1 << 20))
 
 

@@ -13,7 +13,10 @@ class Memory:
     """Of the agent, in KiB."""
 
     resident: int
+    # The most that it ever was.
     peak: int
+    # The part that is its own data: the kernel may drop code under pressure and read it again.
+    anonymous: int
 
 
 class Device:
@@ -43,7 +46,7 @@ class Device:
 
     def memory(self) -> Memory:
         text = self.run(f"cat /proc/{self.agent()}/status")
-        return Memory(*(int(re.search(rf"{name}:\s+(\d+) kB", text)[1]) for name in ("VmRSS", "VmHWM")))
+        return Memory(*(int(re.search(rf"{name}:\s+(\d+) kB", text)[1]) for name in ("VmRSS", "VmHWM", "RssAnon")))
 
     def start_id(self) -> str:
         """Another one after each start of the kernel."""

@@ -37,9 +37,9 @@ def test_a_file_is_copied_by_ssh(device, deployment, payload):
     assert ssh(deployment, "cat /tmp/copy; rm /tmp/copy") == file
 
 
-def test_a_hundred_mebibytes_to_the_board(device, deployment, payload):
+def test_a_large_file_to_the_board(device, deployment, payload):
     assert Transfer(deployment.address("hash"), payload).said() == sha256(payload)
 
 
-def test_a_hundred_mebibytes_from_the_board(device, deployment, payload):
+def test_a_large_file_from_the_board(device, deployment, payload):
     assert Transfer(deployment.address("source")).received_hash() == sha256(payload)
