@@ -60,10 +60,9 @@ fn the_page_about_resilience_names_tests_that_there_are() {
             if Path::new(word).extension().is_some() {
                 source = fs::read_to_string(root.join(word)).unwrap_or_else(|error| panic!("{word}: {error}"));
             } else {
-                let found = [format!("#[test]\nfn {word}()"), format!("\ndef {word}(")]
-                    .iter()
-                    .any(|test| source.contains(test));
-                assert!(found, "no test {word} where the page says");
+                let definitions = [format!("#[test]\nfn {word}()"), format!("\ndef {word}(")];
+                let there = definitions.iter().any(|definition| source.contains(definition));
+                assert!(there, "no test {word} where the page says");
                 found += 1;
             }
         }
