@@ -20,6 +20,7 @@ use umbilical_system_tests::{
     echo, ports,
     process::Process,
     programs::haproxy::{Haproxy, Server},
+    tunnel::Tunnel,
     wait,
 };
 
@@ -49,6 +50,35 @@ fn relays_with_their_gateways() {
     let mut clouds = [Cloud::first(&deployment), Cloud::second(&deployment, Some(second))];
     listen_at_both(&deployment, second);
     roll(&deployment, &mut clouds);
+}
+
+/// One gateway, and no balancer: its link goes on over the relay that drains, while the device listens at the next one already.
+#[test]
+fn a_relay_whose_successor_starts_while_it_drains() {
+    let deployment = Setup::new(Topology::Apart).service("echo", echo::start()).write();
+    let mut tunnel = Tunnel::start_deployment(deployment);
+    let exposure = tunnel.exposure("echo");
+    let echoes = || smol::block_on(echo::exchange(exposure, 1, LENGTH)).ok();
+    wait::for_some("an echo", wait::SOON, echoes);
+    let clients = Clients::start(exposure);
+    let comes = |more: &str| {
+        let served = clients.served();
+        wait::for_some(more, wait::SOON, || (clients.served() >= served + SOME).then_some(()));
+    };
+    comes("connections before");
+    let old = &mut tunnel.cloud[0];
+    old.signal(Signal::SIGTERM);
+    old.line_with(&["relay no longer listens"], wait::SOON);
+    let new = Process::start("successor", &mut tunnel.deployment.cloud_command("run", "relay.toml"));
+    let new = new.stopped_by(Signal::SIGKILL);
+    new.line_with(&["listener", "connected"], wait::SOON);
+    comes("connections by way of both");
+    // the end of its drain
+    old.signal(Signal::SIGTERM);
+    assert_eq!(old.ended(wait::SOON).code(), Some(0));
+    comes("connections by way of the successor");
+    let failures = clients.stop();
+    assert!(failures.is_empty(), "{} connections failed, the first: {:?}", failures.len(), failures.first());
 }
 
 /// Starts both, and restarts them one after the other under a steady stream of new connections.
