@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+from labgrid.pytestplugin.hooks import LABGRID_ENV_KEY
 
 from board.deployment import Deployment
 from board.device import Device
@@ -85,6 +86,14 @@ def figure(request):
 
 def pytest_configure(config):
     config.stash[FIGURES] = {}
+
+
+def pytest_collection_modifyitems(config, items):
+    """What a board's kernel can't do is not a test of that board."""
+    can = set(config.stash[LABGRID_ENV_KEY].get_target_features())
+    others = [item for item in items if any("uprobes" in marker.args and "uprobes" not in can for marker in item.iter_markers("lg_feature"))]
+    config.hook.pytest_deselected(items=others)
+    items[:] = [item for item in items if item not in others]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -81,6 +81,12 @@ class Transfer(threading.Thread):
                 if not self._sender.is_alive():
                     raise
 
+    def progress(self) -> int:
+        """Bytes that came so far."""
+        if self._error:
+            raise self._error
+        return self.received
+
     def error(self) -> OSError | None:
         """How it ended, once it has: None if both sides said that this was all."""
         self.join()

@@ -31,7 +31,7 @@ def wait_for_standstill(transfer):
 def test_a_cable_pulled_during_a_transfer_loses_nothing(device, board, deployment, payload):
     transfer = Transfer(deployment.address("echo"), payload[:PART])
     for part in (1, 2):
-        until(lambda: transfer.received > part * SOME, 120, "the transfer is under way")
+        until(lambda: transfer.progress() > part * SOME, 120, "the transfer is under way")
         board.set_cable(False)
         until(lambda: device.run("cat /sys/class/net/eth0/carrier") == "0", 30, "the board notices")
         wait_for_standstill(transfer)
@@ -53,7 +53,7 @@ def test_a_bad_line_loses_nothing(device, deployment, payload, impairment):
 def test_a_board_that_is_reset_comes_back_and_clients_are_told(device, board, deployment, payload):
     start_id = device.start_id()
     transfer = Transfer(deployment.address("echo"), payload)
-    until(lambda: transfer.received > SOME, 120, "the transfer is under way")
+    until(lambda: transfer.progress() > SOME, 120, "the transfer is under way")
     board.reset()
     assert device.start_id() != start_id
     device.wait_until_connected()
@@ -63,7 +63,7 @@ def test_a_board_that_is_reset_comes_back_and_clients_are_told(device, board, de
 
 def test_a_board_whose_power_fails_comes_back_and_clients_are_told(device, board, deployment, payload):
     transfer = Transfer(deployment.address("echo"), payload)
-    until(lambda: transfer.received > SOME, 120, "the transfer is under way")
+    until(lambda: transfer.progress() > SOME, 120, "the transfer is under way")
     board.start()
     device.wait_until_connected()
     assert isinstance(transfer.error(), ConnectionResetError)
@@ -73,7 +73,7 @@ def test_a_board_whose_power_fails_comes_back_and_clients_are_told(device, board
 def test_an_agent_that_is_killed_is_started_again(device, deployment, payload):
     before = device.agent()
     transfer = Transfer(deployment.address("echo"), payload)
-    until(lambda: transfer.received > SOME, 120, "the transfer is under way")
+    until(lambda: transfer.progress() > SOME, 120, "the transfer is under way")
     device.run(f"kill -KILL {before}")
     until(lambda: device.exit_code("pidof umbilical-agent") == 0 and device.agent() != before, 30, "init has started another")
     device.wait_until_connected()
