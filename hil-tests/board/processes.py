@@ -27,7 +27,8 @@ def cloud(deployment: Deployment, listen: str):
 @contextlib.contextmanager
 def name_server(name: str, address: str, folder: Path):
     """Answers for one name. QEMU hands the board's questions to 10.0.2.2 to this machine's loopback."""
-    options = ["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=", "--pid-file="]
+    # --no-daemon: it stays who it is, as somebody must who is root only of a namespace
+    options = ["--no-daemon", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]
     options += ["--listen-address=127.0.0.1", "--bind-interfaces", f"--address=/{name}/{address}", f"--local=/{name}/"]
     with running(["dnsmasq", *options], folder / "names.log") as process:
         until(lambda: 53 in listening() or process.poll() is not None, 10, "the name server listens")
