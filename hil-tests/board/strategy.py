@@ -57,10 +57,12 @@ class BoardStrategy(Strategy):
     def start(self, boot=Boot()):
         """A start from cold."""
         self.transition("off")
-        if boot != Boot() or isinstance(self.power, QEMUDriver):
+        if isinstance(self.power, QEMUDriver):
             extra, kernel = self._arguments
             self.power.extra_args = extra + (f" -rtc base={boot.date}" if boot.date else "")
             self.power.boot_args = kernel + (f" late={boot.late}" if boot.late else "")
+        elif boot != Boot():
+            raise StrategyError(f"only an emulated board starts with {boot}")
         self.transition("shell")
         self.boot = boot
 
