@@ -50,7 +50,7 @@ pub fn make_random(path: &str, length: u64) {
 /// # Panics
 /// It can't be read.
 pub fn sha256(path: &str) -> String {
-    let output = process::run("sha256sum", Command::new("sha256sum").arg(path), Duration::from_secs(60));
+    let output = process::run("sha256sum", Command::new("sha256sum").arg(path), Duration::from_secs(600));
     output.split_whitespace().next().unwrap_or_else(|| panic!("sha256sum said {output:?}")).to_owned()
 }
 

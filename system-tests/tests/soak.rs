@@ -39,7 +39,7 @@ const COPIED: u64 = 2 << 30;
 /// A second's worth of a copy: as long as it takes to cut a hundred times, and as long as there is no network and longer.
 const CUT_KILOBITS: &str = "96000";
 const AWAY_KILOBITS: &str = "320000";
-const COPIED_WITHIN: Duration = Duration::from_secs(320);
+const COPIED_WITHIN: Duration = Duration::from_secs(600);
 /// Long enough for whatever notices a dead connection by its silence, and shorter than `resume-for`.
 const MOVES_WITHIN: Duration = Duration::from_secs(50);
 /// What a process may have grown by while nothing grows: allocators round up.
