@@ -25,11 +25,13 @@ const AGENT: &str = "umbilical-agent.service";
 const CLOUD: &str = "umbilical-cloud.service";
 const SOCKET: &str = "umbilical-cloud.socket";
 const SERIAL: &str = "drop-ins/agent-serial.conf";
+const WATCHDOG: &str = "drop-ins/agent-watchdog.conf";
 
 #[test]
-fn units_and_drop_in_are_without_fault() {
+fn units_and_drop_ins_are_without_fault() {
     let units = Units::new();
     units.drop_in(SERIAL);
+    units.drop_in(WATCHDOG);
     let output = units.analyze(&["verify"], &[AGENT, CLOUD, SOCKET]);
     // what is misspelt is only warned of
     assert_eq!(output, "", "systemd-analyze verify has something to say");
@@ -173,7 +175,7 @@ impl Units {
     fn drop_in(&self, name: &str) {
         let directory = self.0.path().join(format!("{AGENT}.d"));
         fs::create_dir_all(&directory).unwrap();
-        fs::copy(folder().join(name), directory.join("drop-in.conf")).unwrap();
+        fs::copy(folder().join(name), directory.join(Path::new(name).file_name().unwrap())).unwrap();
     }
 
     /// `systemd-analyze`, which must be content; gives all it says.
