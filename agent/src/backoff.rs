@@ -43,11 +43,13 @@ impl Backoff {
     }
 
     /// The delay after an attempt that failed. `longest` is what [`longest`] says, `random` any evenly spread number;
-    /// `retry_after` is what the relay asked for, and the delay is never shorter (up to an hour).
+    /// `retry_after` is what the relay asked for, and the delay is never shorter (up to an hour), nor more than twice as long: a
+    /// relay that names a time spreads its clients itself.
     pub fn after_failure(&mut self, longest: Duration, retry_after: Option<Duration>, random: u32) -> Duration {
         let ceiling = FIRST.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
-        asked(retry_after) + part(ceiling, random)
+        let asked = asked(retry_after);
+        asked + part(if asked.is_zero() { ceiling } else { ceiling.min(asked) }, random)
     }
 
     /// The delay after the relay refused for a reason that time alone does not cure: 30 to 60 s.
@@ -125,6 +127,7 @@ mod tests {
         let asked = Some(Duration::from_secs(7));
         assert_eq!(Backoff::new().after_failure(LONGEST, asked, 0), Duration::from_secs(7));
         assert_eq!(Backoff::new().after_failure(LONGEST, asked, HIGHEST), Duration::from_millis(7500));
+        assert_eq!(Backoff { failures: 9 }.after_failure(LONGEST, asked, HIGHEST), Duration::from_secs(14));
         assert_eq!(Backoff::new().after_refusal(Some(Duration::from_secs(90)), 0), Duration::from_secs(90));
         assert_eq!(Backoff::new().after_failure(LONGEST, Some(Duration::MAX), 0), LONGEST_ASKED);
     }

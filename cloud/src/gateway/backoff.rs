@@ -29,11 +29,12 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// The delay after a dial that failed, or a link that was lost soon. `random` is any evenly spread number; the delay
-    /// is never shorter than what the relay `asked` for.
+    /// is never shorter than what the relay `asked` for, nor more than twice as long: it spreads its clients itself.
     pub(crate) fn after_failure(&mut self, longest: Duration, asked: Option<Duration>, random: u32) -> Duration {
         let ceiling = FIRST.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
-        asked.unwrap_or_default().min(LONGEST_ASKED) + part(ceiling, random)
+        let asked = asked.unwrap_or_default().min(LONGEST_ASKED);
+        asked + part(if asked.is_zero() { ceiling } else { ceiling.min(asked) }, random)
     }
 
     /// The delay after a refusal that time alone does not cure: the upper half of `longest`.
@@ -84,6 +85,7 @@ mod tests {
     fn the_relay_is_obeyed_up_to_a_limit() {
         let asked = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(Backoff::default().after_failure(LONGEST, asked(7), HIGHEST), Duration::from_millis(7500));
+        assert_eq!(Backoff { failures: 9 }.after_failure(LONGEST, asked(7), HIGHEST), Duration::from_secs(14));
         assert_eq!(Backoff::default().after_failure(LONGEST, asked(1 << 40), 0), LONGEST_ASKED);
         assert_eq!(Backoff::default().after_refusal(LONGEST, None, 0), LONGEST / 2);
         assert_eq!(Backoff::default().after_refusal(LONGEST, asked(90), 0), Duration::from_secs(90));
