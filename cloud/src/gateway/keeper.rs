@@ -171,28 +171,25 @@ impl Keeper {
         }
     }
 
-    /// Dials until there is an outcome that counts: if the device arrives meanwhile, who was asked before may be what is
-    /// left of its last connection.
+    /// Dials. A device that arrives meanwhile is the relay's business: it announces the gateway again.
     async fn dial(&mut self, arrival: &mut Arrival) -> Result<Upgraded, SenderError> {
-        loop {
-            let (sender, name) = (self.sender(), Arc::clone(&self.name));
-            *arrival = Box::pin(sender.arrival(&name));
-            let outcome = async { Some(sender.dial(&name).await) };
-            let arrived = async {
-                arrival.as_mut().await;
-                None
-            };
-            // on the heap: handshakes are large, and most of the time nobody dials
-            let mut dial = Box::pin(or(outcome, arrived));
-            loop {
-                match self.news(dial.as_mut()).await {
-                    News::Done(Some(outcome)) => return outcome,
-                    News::Done(None) => break,
-                    News::Client(client) => self.client(client),
-                    News::Other(other) => self.take(&other),
-                }
+        let (sender, name) = (self.sender(), Arc::clone(&self.name));
+        // whoever arrives after a refusal was decided is not waited for in vain
+        *arrival = Box::pin(sender.arrival(&name));
+        // on the heap: handshakes are large, and most of the time nobody dials
+        let mut dial = Box::pin(sender.dial(&name));
+        let outcome = loop {
+            match self.news(dial.as_mut()).await {
+                News::Done(outcome) => break outcome,
+                News::Client(client) => self.client(client),
+                News::Other(other) => self.take(&other),
             }
+        };
+        if outcome.is_ok() {
+            drop(dial);
+            *arrival = Box::pin(sender.arrival(&name));
         }
+        outcome
     }
 
     /// Gives a link to the session, which may begin with it. `false` if it came to nothing.
