@@ -12,7 +12,6 @@ from guest.deployment import EXPOSED, RELAY_PORT, Deployment, agent_toml
 from guest.waiting import until
 
 FIGURES = pytest.StashKey[dict]()
-REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
