@@ -5,6 +5,7 @@ import time
 import pytest
 
 from board.traffic import page
+from board.waiting import until
 
 pytestmark = pytest.mark.lg_feature("emulated")
 
@@ -34,8 +35,7 @@ def test_a_clock_that_jumps_back_is_no_matter(boot, deployment):
 def test_what_comes_late_is_used_when_it_comes(boot, deployment, late):
     device = boot(late=late)
     agent = device.agent()
-    code, screen = device.status()
-    assert code == 1, screen
+    until(lambda: device.status()[0] == 1, 30, "the agent says that it is not connected")
     device.run(f"/usr/libexec/hil/{late}")
     device.wait_until_connected(30)
     assert page(deployment.address("page"), "/")[0] == 200
