@@ -5,7 +5,7 @@ import socket
 import threading
 
 # Silence, in seconds, after which a client gives up. The board is slow.
-PATIENCE = 60
+PATIENCE = 120
 
 
 class Stream:

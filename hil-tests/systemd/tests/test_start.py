@@ -2,7 +2,7 @@
 
 import re
 
-from guest.board import UNIT
+from guest.board import PATIENCE, UNIT
 from guest.client import is_served
 from guest.deployment import EXPOSED, RELAY, agent_toml
 from guest.waiting import until
@@ -10,7 +10,7 @@ from guest.waiting import until
 
 def test_the_system_is_as_it_should_be(installed, figure):
     installed.wait_until_connected()
-    _, state = installed.attempt("systemctl is-system-running --wait", seconds=240)
+    _, state = installed.attempt("systemctl is-system-running --wait")
     assert state == "running", installed.run("systemctl --no-pager --failed")
     assert installed.run("cat /proc/1/comm") == "systemd"
     assert installed.run("uname -m") == "armv7l"
@@ -53,7 +53,7 @@ def test_it_does_not_wait_for_its_relay(board):
     board.configure(agent_toml(port=1))
     board.run(f"systemctl restart {UNIT}")
     assert board.property("ActiveState") == "active"
-    until(lambda: "refused" in board.property("StatusText").lower(), 30, "the status says why there is no connection")
+    until(lambda: "refused" in board.property("StatusText").lower(), PATIENCE, "the status says why there is no connection")
 
 
 def test_it_is_a_user_of_its_own_who_alone_has_the_key(board, deployment):
@@ -82,7 +82,7 @@ def test_the_cage_is_as_the_unit_says(board, figure):
     group = f"/sys/fs/cgroup/system.slice/{UNIT}"
     assert board.run(f"cat {group}/memory.max {group}/memory.swap.max {group}/pids.max").split() == [str(32 << 20), "0", "16"]
     assert re.search(r"Max open files +4096 +4096", board.run(f"cat /proc/{process}/limits"))
-    board.run(f"systemd-analyze security --no-pager --threshold=15 {UNIT}", seconds=120)
+    board.run(f"systemd-analyze security --no-pager --threshold=15 {UNIT}")
     figure("agent, peak of its memory in KiB", status["VmHWM"])
     figure("unit, memory that the kernel counts in KiB", int(board.run(f"cat {group}/memory.current")) >> 10)
 

@@ -1,6 +1,6 @@
 """Promise: `systemctl stop` lets open streams finish for `drain-for`, lets nobody new in, and is a success."""
 
-from guest.board import UNIT
+from guest.board import PATIENCE, UNIT
 from guest.client import Stream, is_refused
 from guest.deployment import EXPOSED, agent_toml
 from guest.waiting import until
@@ -20,7 +20,7 @@ def test_a_stream_may_finish_for_longer_than_the_units_timeout(board):
     begun = uptime(board)
     assert is_refused(EXPOSED["echo"])
     # each time round a piece of a transfer
-    until(lambda: stream.echo(10_000) or uptime(board) > begun + timeout + 2, 60, "the unit's own timeout has passed")
+    until(lambda: stream.echo(10_000) or uptime(board) > begun + timeout + 2, PATIENCE, "the unit's own timeout has passed")
     assert board.property("SubState") == "stop-sigterm"
     stream.echo(300_000)
     stream.finish()
@@ -51,7 +51,7 @@ def test_without_streams_it_ends_at_once(board):
 
 def succeeded(board):
     """It has ended by itself, and systemd has nothing to do."""
-    board.wait_until("ActiveState", "inactive", 30)
+    board.wait_until("ActiveState", "inactive")
     values = {name: board.property(name) for name in ("Result", "ExecMainCode", "ExecMainStatus", "NRestarts")}
     # 1 is CLD_EXITED
     assert values == {"Result": "success", "ExecMainCode": "1", "ExecMainStatus": "0", "NRestarts": "0"}

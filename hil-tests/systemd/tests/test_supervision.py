@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from guest.board import UNIT
+from guest.board import PATIENCE, UNIT
 from guest.client import Stream, is_served
 from guest.deployment import EXPOSED, agent_toml
 from guest.waiting import until
@@ -30,7 +30,7 @@ def test_one_that_is_well_is_left_alone_by_the_watchdog(board):
     board.restart()
     process, begun = board.agent(), last_fed(board)
     assert board.property("WatchdogUSec") == "10s"
-    until(lambda: last_fed(board) - begun > 15, 60, "the watchdog was fed for longer than it waits")
+    until(lambda: last_fed(board) - begun > 15, PATIENCE, "the watchdog was fed for longer than it waits")
     assert (board.agent(), board.restarts()) == (process, 0)
 
 
@@ -52,7 +52,7 @@ def test_one_that_is_wrongly_configured_is_tried_again_with_pauses_until_it_is_r
     mark = board.mark()
     code, said = board.attempt(f"systemctl restart {UNIT}")
     assert code == 1, said
-    attempts = until(lambda: attempts_in(board, mark, 2), 60, "it was tried twice")
+    attempts = until(lambda: attempts_in(board, mark, 2), PATIENCE, "it was tried twice")
     assert attempts[1] - attempts[0] > PAUSE - 0.5
     # what is wrong is said where one looks first
     board.entry(mark, "nonsense")
@@ -75,10 +75,10 @@ def last_fed(board):
 
 
 def wait_until_restarted(board, before):
-    until(lambda: board.agent() not in (0, before), 90, "there is another process")
+    until(lambda: board.agent() not in (0, before), PATIENCE, "there is another process")
 
 
 def serves_again(board):
     board.wait_until_connected()
     assert board.property("ActiveState") == "active"
-    until(lambda: is_served(EXPOSED["echo"]), 30, "the service is reached again")
+    until(lambda: is_served(EXPOSED["echo"]), PATIENCE, "the service is reached again")
