@@ -9,7 +9,7 @@ import pytest
 
 from guest.board import Board
 from guest.deployment import EXPOSED, RELAY_PORT, Deployment, agent_toml
-from guest.waiting import until
+from board.waiting import until
 
 FIGURES = pytest.StashKey[dict]()
 

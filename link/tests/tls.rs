@@ -17,7 +17,7 @@ use futures_rustls::rustls::{
 };
 use smol::future::{poll_once, zip};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use support::{Authority, SetTo, StoppedAt, Unset, answer, drain, pair, pattern, run};
+use support::{Authority, Device, StoppedAt, answer, drain, pair, pattern, run};
 use umbilical_link::tls::{
     self, ClientConfig, DefaultTimeProvider, DeviceClock, HandshakeError, Roots, ServerConfig, TlsError,
 };
@@ -215,7 +215,7 @@ fn a_certificate_made_after_a_device_that_has_no_clock_is_judged_as_of_its_first
         let server = authority.server("relay.test");
         let device = |clock: Arc<dyn DeviceClock>| tls::device_config(&authority.roots(), clock).unwrap();
 
-        let unset = device(Arc::new(Unset(YEAR_1970)));
+        let unset = device(Arc::new(Device { time: YEAR_1970, unset: true }));
         let (near, far) = handshake(&unset, "relay.test", &server).await;
         carry(&mut near.unwrap(), &mut far.unwrap()).await;
 
@@ -231,11 +231,13 @@ fn a_certificate_made_after_a_device_that_has_no_clock_is_judged_as_of_its_first
             "the day of a certificate that nobody vouches for counts for nothing"
         );
 
-        let (near, _) = handshake(&device(Arc::new(Unset(YEAR_2081))), "relay.test", &server).await;
+        let (near, _) =
+            handshake(&device(Arc::new(Device { time: YEAR_2081, unset: true })), "relay.test", &server).await;
         let (why, _) = complaint(near);
         assert!(matches!(why, CertificateError::ExpiredContext { .. }), "{why:?}");
 
-        let (near, _) = handshake(&device(Arc::new(SetTo(YEAR_1970))), "relay.test", &server).await;
+        let (near, _) =
+            handshake(&device(Arc::new(Device { time: YEAR_1970, unset: false })), "relay.test", &server).await;
         let (why, _) = complaint(near);
         assert!(
             matches!(why, CertificateError::NotValidYetContext { .. }),

@@ -4,7 +4,7 @@ import base64
 import shlex
 from dataclasses import dataclass
 
-from guest.waiting import until
+from board.waiting import until
 
 UNIT = "umbilical-agent.service"
 CONFIGURATION = "/etc/umbilical/agent.toml"

@@ -5,7 +5,7 @@ import re
 from guest.board import PATIENCE, UNIT
 from guest.client import is_served
 from guest.deployment import EXPOSED, RELAY, agent_toml
-from guest.waiting import until
+from board.waiting import until
 
 
 def test_the_system_is_as_it_should_be(installed, figure):

@@ -3,7 +3,7 @@
 from guest.board import PATIENCE, UNIT
 from guest.client import Stream, is_refused
 from guest.deployment import EXPOSED, agent_toml
-from guest.waiting import until
+from board.waiting import until
 
 
 def test_a_stream_may_finish_for_longer_than_the_units_timeout(board):

@@ -5,7 +5,7 @@ from pathlib import Path
 from guest.board import PATIENCE, UNIT
 from guest.client import Stream, is_served
 from guest.deployment import EXPOSED, agent_toml
-from guest.waiting import until
+from board.waiting import until
 
 WATCHDOG = Path(__file__).parents[3] / "systemd/drop-ins/agent-watchdog.conf"
 

@@ -90,35 +90,22 @@ impl TimeProvider for StoppedAt {
     }
 }
 
-/// A clock that nobody has set: it stands at the earliest time that it can be.
+/// A device's clock, which may never have been set: then it stands at the earliest time that it can be.
 #[derive(Debug)]
-pub(crate) struct Unset(pub(crate) u64);
+pub(crate) struct Device {
+    pub(crate) time: u64,
+    pub(crate) unset: bool,
+}
 
-impl TimeProvider for Unset {
+impl TimeProvider for Device {
     fn current_time(&self) -> Option<UnixTime> {
-        StoppedAt(self.0).current_time()
+        StoppedAt(self.time).current_time()
     }
 }
 
-impl DeviceClock for Unset {
+impl DeviceClock for Device {
     fn is_unset(&self) -> bool {
-        true
-    }
-}
-
-/// A clock that somebody has set, rightly or wrongly.
-#[derive(Debug)]
-pub(crate) struct SetTo(pub(crate) u64);
-
-impl TimeProvider for SetTo {
-    fn current_time(&self) -> Option<UnixTime> {
-        StoppedAt(self.0).current_time()
-    }
-}
-
-impl DeviceClock for SetTo {
-    fn is_unset(&self) -> bool {
-        false
+        self.unset
     }
 }
 
