@@ -20,6 +20,7 @@ programs=(
     dnsmasq:dnsmasq-base dig:bind9-dnsutils
     snmpd:snmpd snmpget:snmp
     curl:curl
+    promtool:prometheus
     node:nodejs npm:npm
     python3:python3 pip3:python3-pip
     systemd-analyze:systemd systemd-socket-activate:systemd systemd-sysusers:systemd systemd-tmpfiles:systemd
@@ -64,6 +65,7 @@ install_packages() {
                 haproxy) systemctl disable haproxy ;;
                 openssh-server) systemctl disable ssh ;;
                 snmpd) systemctl disable snmpd ;;
+                prometheus) systemctl disable prometheus ;;
             esac
         done >/dev/null 2>&1 || true
     fi

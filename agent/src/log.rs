@@ -5,7 +5,8 @@
 //!
 //! The libraries beneath print whole frames and requests at `debug` and `trace`, tokens among them: they are heard from
 //! `warn` upwards whatever the level, so no setting can bring a secret into a log. Control characters are escaped:
-//! the text of a peer can't forge a line.
+//! the text of a peer can't forge a line. What it can bring about again and again is told fifty times, then twice a minute
+//! ([`allowance`]); `debug` and `trace`, which somebody has asked for, are told whole.
 
 use std::{
     env,
@@ -13,9 +14,15 @@ use std::{
     fs::File,
     io::{self, Write},
     os::{fd::AsFd, unix::fs::MetadataExt},
+    sync::{Mutex, PoisonError},
+    time::Instant,
 };
 
 use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
+
+use self::allowance::{Allowance, EVERY, Verdict};
+
+mod allowance;
 
 /// The crates whose every record may be shown.
 const OWN: &str = "umbilical_";
@@ -26,28 +33,65 @@ const OWN: &str = "umbilical_";
 /// Logging was started before.
 pub fn start() -> Result<(), SetLoggerError> {
     let journal = writes_to_journal(env::var("JOURNAL_STREAM").ok().as_deref());
-    let logger = Logger(build(journal, level_setting().as_deref(), env_logger::Target::Stderr));
-    let max = logger.0.filter();
+    let logger = Logger::new(build(journal, level_setting().as_deref(), env_logger::Target::Stderr));
+    let max = logger.lines.filter();
     log::set_boxed_logger(Box::new(logger))?;
     log::set_max_level(max);
     Ok(())
 }
 
-struct Logger(env_logger::Logger);
+struct Logger {
+    lines: env_logger::Logger,
+    started: Instant,
+    allowance: Mutex<Allowance>,
+}
+
+impl Logger {
+    fn new(lines: env_logger::Logger) -> Logger {
+        Logger { lines, started: Instant::now(), allowance: Mutex::default() }
+    }
+
+    fn judge(&self, record: &Record<'_>) -> Verdict {
+        if record.level() > Level::Info {
+            return Verdict::Log { left_out: 0 };
+        }
+        let place = (record.module_path_static().unwrap_or_default(), record.line().unwrap_or_default());
+        self.allowance.lock().unwrap_or_else(PoisonError::into_inner).judge(place, self.started.elapsed())
+    }
+
+    fn log_instead(&self, record: &Record<'_>, said: fmt::Arguments<'_>) {
+        self.lines.log(&Record::builder().metadata(record.metadata().clone()).args(said).build());
+    }
+}
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        may_show(metadata) && self.0.enabled(metadata)
+        may_show(metadata) && self.lines.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
-        if may_show(record.metadata()) {
-            self.0.log(record);
+        // what is not shown takes nothing from the allowance of what is
+        if !may_show(record.metadata()) || !self.lines.matches(record) {
+            return;
+        }
+        let said = record.args();
+        match self.judge(record) {
+            Verdict::Log { left_out: 0 } => self.lines.log(record),
+            Verdict::Log { left_out } => {
+                self.log_instead(record, format_args!("{said} ({left_out} like this were left out before it)"));
+            }
+            Verdict::LogAsLast => {
+                self.log_instead(
+                    record,
+                    format_args!("{said} (of more like this, one in {} s is told)", EVERY.as_secs()),
+                );
+            }
+            Verdict::LeaveOut => {}
         }
     }
 
     fn flush(&self) {
-        self.0.flush();
+        self.lines.flush();
     }
 }
 
@@ -128,6 +172,12 @@ mod tests {
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
 
+    impl Sink {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
     impl Write for Sink {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
@@ -138,11 +188,14 @@ mod tests {
     }
 
     fn logged(journal: bool, setting: &str, level: Level, target: &str, text: &str) -> String {
-        let sink = Sink::default();
-        let logger = Logger(build(journal, Some(setting), env_logger::Target::Pipe(Box::new(sink.clone()))));
+        let (logger, sink) = logger(journal, setting);
         logger.log(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
-        let bytes = sink.0.lock().unwrap().clone();
-        String::from_utf8(bytes).unwrap()
+        sink.text()
+    }
+
+    fn logger(journal: bool, setting: &str) -> (Logger, Sink) {
+        let sink = Sink::default();
+        (Logger::new(build(journal, Some(setting), env_logger::Target::Pipe(Box::new(sink.clone())))), sink)
     }
 
     #[test]
@@ -182,6 +235,22 @@ mod tests {
             logged(false, "info", Level::Info, "umbilical_agent::listener", "said a\n<0>b\u{1b}[31m\u{85}"),
             "info  listener: said a\\n<0>b\\u{1b}[31m\\u{85}\n"
         );
+    }
+
+    #[test]
+    fn what_happens_again_and_again_is_left_out_unless_somebody_asked_for_it() {
+        let (logger, sink) = logger(false, "debug");
+        let happens = |level, text: &str| {
+            let mut record = Record::builder();
+            record.target("umbilical_agent").module_path_static(Some("umbilical_agent")).line(Some(1)).level(level);
+            logger.log(&record.args(format_args!("{text}")).build());
+        };
+        (0..200).for_each(|_| happens(Level::Debug, "detail"));
+        (0..200).for_each(|_| happens(Level::Warn, "refused"));
+        let text = sink.text();
+        assert_eq!(text.matches("detail").count(), 200);
+        assert_eq!(text.matches("refused").count(), 50);
+        assert!(text.ends_with("warn  agent: refused (of more like this, one in 30 s is told)\n"), "{text}");
     }
 
     #[test]

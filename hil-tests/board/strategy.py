@@ -16,7 +16,7 @@ class Boot:
 
     # What the board's clock says, where QEMU's own is not wanted: 1970-01-01T00:00:00
     date = attr.ib(default=None)
-    # What is not there until the test brings it: "network" or "names"
+    # What is not there until the test brings it: "network", "names" or "agent"
     late = attr.ib(default=None)
 
 

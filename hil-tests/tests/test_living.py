@@ -1,12 +1,13 @@
 """Promise: the agent lives on a device: nothing is written, init keeps it, and anybody can ask how it is doing."""
 
 import re
+import signal
 import socket
 
 import pytest
 
 from board.deployment import DEVICE
-from board.traffic import Transfer, sha256
+from board.traffic import Transfer, page, sha256
 from board.waiting import until
 
 
@@ -48,6 +49,34 @@ def test_the_agent_runs_as_a_user_who_may_do_nothing_else(device):
     status = device.run(f"cat /proc/{device.agent()}/status")
     assert re.search(r"^Uid:\s+990\s+990\s+990", status, re.MULTILINE)
     assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE)
+
+
+def test_a_neighbour_that_takes_all_memory_is_ended_in_the_agents_stead(device, deployment):
+    agent = device.agent()
+    total = re.search(r"^MemTotal:\s+(\d+) kB", device.run("cat /proc/meminfo"), re.MULTILINE)[1]
+    assert device.exit_code(f"dd if=/dev/zero of=/dev/null bs={total}k count=1") == 128 + signal.SIGKILL
+    assert page(deployment.address("page"), "/")[0] == 200
+    assert device.agent() == agent
+
+
+@pytest.mark.lg_feature("emulated")
+def test_the_init_script_of_the_yocto_layer_starts_and_stops_it(boot, deployment):
+    device = boot(late="agent")
+    assert device.exit_code("pidof umbilical-agent") == 1
+    device.run("/etc/init.d/umbilical-agent start")
+    device.wait_until_connected()
+    agent = device.agent()
+    assert re.search(r"^Uid:\s+990\s", device.run(f"cat /proc/{agent}/status"), re.MULTILINE)
+    assert device.run(f"cat /proc/{agent}/oom_score_adj") == "-900"
+    assert page(deployment.address("page"), "/")[0] == 200
+    for command in ("start", "reload", "status"):
+        device.run(f"/etc/init.d/umbilical-agent {command}")
+    assert device.agent() == agent
+    device.run("/etc/init.d/umbilical-agent restart")
+    device.wait_until_connected()
+    assert device.agent() != agent
+    device.run("/etc/init.d/umbilical-agent stop")
+    assert device.exit_code("pidof umbilical-agent") == 1
 
 
 @pytest.mark.lg_feature("emulated")

@@ -42,6 +42,20 @@ fn refused_target() {
 }
 
 #[test]
+fn a_failure_that_goes_on_and_on_does_not_fill_a_devices_log() {
+    let nobody = ports::free();
+    let tunnel = Tunnel::start(Setup::new(Topology::Embedded).service("web", nobody));
+    for _ in 0..200 {
+        closed_at_once(tunnel.exposure("web"));
+    }
+    let line = tunnel.agent.line_with(&["web", "more like this"], wait::SOON);
+    says(&line, &["refused"]);
+    let told = tunnel.agent.output().matches("refused").count();
+    // one more for each half minute that this took
+    assert!((50..60).contains(&told), "{told} lines of 200 refusals");
+}
+
+#[test]
 fn wrong_key() {
     let deployment = one_service().write();
     deployment.write_file(AGENT_KEY, &new_key());

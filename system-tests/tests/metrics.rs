@@ -1,5 +1,5 @@
-//! Promise: `/metrics` is OpenMetrics by the judgement of Prometheus' own parser, and `docs/operations.md` tells of each metric
-//! that there is and of no other.
+//! Promise: `/metrics` is OpenMetrics by the judgement of Prometheus' own parser, `docs/operations.md` tells of each metric
+//! that there is and of no other, and its alerts are rules that Prometheus takes.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use std::{
@@ -12,7 +12,9 @@ use std::{
 use serde_json::Value;
 use umbilical_system_tests::{
     deployment::{DEVICE, Deployment, Setup, Topology},
-    echo, packages, ports,
+    echo,
+    files::Folder,
+    packages, ports,
     process::run,
     tunnel::Tunnel,
     wait,
@@ -69,11 +71,17 @@ fn each_metric_is_in_the_table_and_none_else() {
 }
 
 #[test]
-fn alerts_are_about_metrics_that_there_are() {
+fn alerts_are_rules_about_metrics_that_there_are() {
     let page = page();
     let documented = documented(&page);
-    let rules = page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    let words = rules.flat_map(|rules| rules.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_'));
+    let rules = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = Folder::new();
+    let file = folder.path("alerts.yaml");
+    fs::write(&file, rules).unwrap();
+    let mut promtool = Command::new("promtool");
+    let said = run("promtool", promtool.args(["check", "rules"]).arg(&file), wait::SOON);
+    assert!(said.contains("SUCCESS: 6 rules found"), "{said}");
+    let words = rules.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
     let named: BTreeSet<_> = words.filter(|word| word.starts_with("umbilical_")).collect();
     assert!(named.len() >= 4, "{named:?}");
     for name in named {

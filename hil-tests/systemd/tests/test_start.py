@@ -81,6 +81,7 @@ def test_the_cage_is_as_the_unit_says(board, figure):
     assert code == 1 and said.count("Read-only file system") == 2
     group = f"/sys/fs/cgroup/system.slice/{UNIT}"
     assert board.run(f"cat {group}/memory.max {group}/memory.swap.max {group}/pids.max").split() == [str(32 << 20), "0", "16"]
+    assert board.run(f"cat /proc/{process}/oom_score_adj") == "-900"
     assert re.search(r"Max open files +4096 +4096", board.run(f"cat /proc/{process}/limits"))
     board.run(f"systemd-analyze security --no-pager --threshold=15 {UNIT}")
     figure("agent, peak of its memory in KiB", status["VmHWM"])
