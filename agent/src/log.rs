@@ -6,7 +6,7 @@
 //! The libraries beneath print whole frames and requests at `debug` and `trace`, tokens among them: they are heard from
 //! `warn` upwards whatever the level, so no setting can bring a secret into a log. Control characters are escaped:
 //! the text of a peer can't forge a line. What it can bring about again and again is told fifty times, then twice a minute
-//! ([`allowance`]); `debug` and `trace`, which somebody has asked for, are told whole.
+//! (`allowance.rs`); `debug` and `trace`, which somebody has asked for, are told whole.
 
 use std::{
     env,

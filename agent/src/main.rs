@@ -1,14 +1,14 @@
 //! `umbilical-agent`: arguments, logger, exit codes.
 
-use std::{ffi::OsString, fmt, io::Write, path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, fmt, io::Write, path::PathBuf, pin::Pin, process::ExitCode};
 
-use smol::{LocalExecutor, channel, future};
+use smol::{LocalExecutor, channel, channel::Receiver, future};
 use umbilical_agent::{
     config::{Config, StatusSocket},
     log,
     status::{AskError, ask},
     supervisor::Agent,
-    sys::{Request, Requests},
+    sys::{Request, Requests, give_back_large_blocks},
 };
 
 const HELP: &str = "\
@@ -74,6 +74,7 @@ fn check(agent: &Agent) -> ExitCode {
 }
 
 fn run(agent: Agent) -> ExitCode {
+    give_back_large_blocks();
     if let Err(error) = log::start() {
         return refuse(&error);
     }
@@ -93,11 +94,16 @@ fn run(agent: Agent) -> ExitCode {
             }
         }
     });
-    let agent = async {
+    smol::block_on(executor.run(future::or(running(agent, requests), forward)))
+}
+
+/// On the heap, and made in a function of its own: many kilobytes, which would be on the stack several times, for good.
+#[inline(never)]
+fn running(agent: Agent, requests: Receiver<Request>) -> Pin<Box<dyn Future<Output = ExitCode>>> {
+    Box::pin(async {
         agent.run(requests).await;
         ExitCode::SUCCESS
-    };
-    smol::block_on(executor.run(future::or(agent, forward)))
+    })
 }
 
 /// `umbilical-agent status`, whose exit codes are its own.

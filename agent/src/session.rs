@@ -238,7 +238,6 @@ impl Sessions {
             },
             name: Arc::clone(&peer),
             keep_alive: keep_alive(limits.keep_alive),
-            release_memory: false,
         };
         let (driver, handle) = Driver::new(config, services).expect("the configuration checked the shape");
         info!("{peer}: session {id:?} begins, {} of {}", self.count() + 1, limits.sessions);

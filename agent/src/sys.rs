@@ -14,7 +14,7 @@ mod uptime;
 pub use self::{
     clock::{ClockNews, Jump},
     files::raise_file_limit,
-    heap::give_back_freed_memory,
+    heap::{give_back_freed_memory, give_back_large_blocks},
     news::News,
     process::GroupKiller,
     resident::resident_bytes,

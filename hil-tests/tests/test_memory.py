@@ -43,13 +43,15 @@ def test_sixty_four_streams_at_once_stay_within_the_budget_and_do_not_grow(boot,
     assert max(anonymous[5:]) <= max(anonymous[:5]) + NOISE
 
 
-def test_memory_after_a_large_transfer(device, deployment, payload, options, figure):
+def test_what_a_large_transfer_took_is_given_back(device, deployment, payload, options, figure):
     for _ in range(2):
         assert Transfer(deployment.address("echo"), payload[: 4 << 20]).received_hash() == sha256(payload[: 4 << 20])
     memory = device.memory()
-    figure("one stream, as fast as it goes, and afterwards: resident KiB", memory.resident)
-    figure("one stream, as fast as it goes, and afterwards: peak KiB", memory.peak)
+    figure("one stream, as fast as it goes: resident KiB", memory.resident)
+    figure("one stream, as fast as it goes: peak KiB", memory.peak)
     assert memory.peak <= BUSY + options("program-more")
+    until(lambda: device.memory().resident <= IDLE + options("program-more"), 60, "the agent is small again")
+    figure("one stream, and a while later: resident KiB", device.memory().resident)
 
 
 def test_a_neighbour_that_eats_all_memory_is_the_one_that_goes(device, deployment, payload):

@@ -20,6 +20,7 @@ use smol::stream::Stream;
 use smol::{Timer, future};
 use umbilical_mux::{
     Config, Counters, End, Instant, MAX_MESSAGE, OpenError, ResetReason, Session, ShapeError, Slot, StreamState,
+    carries_record,
 };
 
 use links::{Link, goodbye};
@@ -27,7 +28,7 @@ use links::{Link, goodbye};
 use crate::clock::Clock;
 use crate::handle::{Command, Event, Handle, LinkEnd, NewStream, SessionEnd, Status};
 use crate::keepalive::KeepAlive;
-use crate::memory;
+use crate::memory::{self, Lease};
 use crate::port::Ended;
 use crate::ports::{PortTable, Services};
 use crate::ready::ReadySet;
@@ -73,17 +74,13 @@ pub struct DriverConfig {
     pub name: Arc<str>,
     /// When a link is asked for a sign of life, and when it is given up.
     pub keep_alive: KeepAlive,
-    /// Gives the memory back while no stream is open: for hosts of many sessions, most of them idle.
-    pub release_memory: bool,
 }
 
 /// Drives one session. Spawn [`run`](Self::run).
 pub struct Driver {
     config: DriverConfig,
     session: Session<Box<[u8]>, Box<[StreamState]>>,
-    /// The memory is with the session; since when it was not needed.
-    has_memory: bool,
-    quiet_since: Option<Instant>,
+    lease: Lease,
     ports: PortTable,
     clock: Clock,
     ready: Arc<ReadySet>,
@@ -136,8 +133,7 @@ impl Driver {
         let handle = Handle::new(to_driver, from_driver, Arc::clone(&totals));
         let driver = Self {
             session,
-            has_memory: true,
-            quiet_since: None,
+            lease: Lease::new(config.session.shape),
             ports: PortTable::new(Box::new(services), Arc::clone(&ready), FIRST_PORT),
             clock,
             ready,
@@ -241,6 +237,9 @@ impl Driver {
                     return turn > 0;
                 }
                 Poll::Ready(Ok(Incoming::Message(message))) => {
+                    if !self.lease.is_lent() && carries_record(message) {
+                        self.lease.lend(&mut self.session);
+                    }
                     if let Err(violation) = self.session.handle_message(now, message, &mut self.ports) {
                         warn!("{}: peer broke the protocol, session ended: {violation}", self.config.name);
                         self.ended = Some(SessionEnd::Violation(violation));
@@ -275,8 +274,8 @@ impl Driver {
     }
 
     fn send_some(&mut self, now: Instant) -> Result<bool, WebSocketError> {
-        if !self.has_memory && !self.session.is_quiet() {
-            self.lend_memory(); // a word about shutting down, or to a peer that opened a stream
+        if !self.lease.is_lent() && !self.session.is_quiet() {
+            self.lease.lend(&mut self.session); // it has a word to say about shutting down
         }
         let Some(link) = self.link.as_mut().filter(|link| link.writable) else { return Ok(false) };
         let mut cx = Context::from_waker(&self.wakers.link_write);
@@ -333,16 +332,8 @@ impl Driver {
         }
     }
 
-    /// Gives a session that gave its memory back some again.
-    fn lend_memory(&mut self) {
-        if !self.has_memory {
-            self.has_memory = self.session.lend(memory::allocate(self.config.session.shape)).is_ok();
-        }
-        self.quiet_since = None;
-    }
-
     fn open(&mut self, now: Instant, stream: NewStream) {
-        self.lend_memory();
+        self.lease.lend(&mut self.session);
         match self.session.open(now, stream.io.mode()) {
             Ok(slot) => {
                 let NewStream { service, io, on_end } = stream;

@@ -5,15 +5,18 @@
 //! every wake-up would cost a system call per open port.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Wake, Waker};
 
 use atomic_waker::AtomicWaker;
 
+/// Numbers in a word: as many as every processor can change at once.
+const BITS: usize = usize::BITS as usize;
+
 /// The numbers that were woken since they were last taken.
 #[derive(Debug)]
 pub(crate) struct ReadySet {
-    words: Box<[AtomicU64]>,
+    words: Box<[AtomicUsize]>,
     task: AtomicWaker,
 }
 
@@ -25,7 +28,7 @@ struct Source {
 impl ReadySet {
     /// A set for the numbers 0 to `numbers` - 1.
     pub(crate) fn new(numbers: usize) -> Arc<Self> {
-        let words = (0..numbers.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let words = (0..numbers.div_ceil(BITS)).map(|_| AtomicUsize::new(0)).collect();
         Arc::new(Self { words, task: AtomicWaker::new() })
     }
 
@@ -41,19 +44,19 @@ impl ReadySet {
 
     /// Notes `number` without waking: the task that runs will see it.
     pub(crate) fn note(&self, number: usize) {
-        if let Some(word) = self.words.get(number / 64) {
-            word.fetch_or(1 << (number % 64), Ordering::AcqRel);
+        if let Some(word) = self.words.get(number / BITS) {
+            word.fetch_or(1 << (number % BITS), Ordering::AcqRel);
         }
     }
 
-    /// Takes the numbers noted so far, 64 at a time: `word` from 0 to [`words`](Self::words) - 1.
+    /// Takes the numbers noted so far, a word at a time: `word` from 0 to [`words`](Self::words) - 1.
     pub(crate) fn take(&self, word: usize) -> impl Iterator<Item = usize> + use<> {
         let bits = match self.words.get(word) {
             // A plain look first: most words are empty most of the time, and a swap takes the cache line.
             Some(bits) if bits.load(Ordering::Acquire) != 0 => bits.swap(0, Ordering::AcqRel),
             _ => 0,
         };
-        Bits(bits).map(move |bit| word * 64 + bit)
+        Bits(bits).map(move |bit| word * BITS + bit)
     }
 
     /// Number of words to take.
@@ -74,14 +77,14 @@ impl Wake for Source {
 }
 
 /// The positions of the bits that are set, lowest first.
-struct Bits(u64);
+struct Bits(usize);
 
 impl Iterator for Bits {
     type Item = usize;
 
     fn next(&mut self) -> Option<usize> {
         let bit = self.0.trailing_zeros() as usize;
-        if bit == 64 {
+        if bit == BITS {
             return None;
         }
         self.0 &= self.0 - 1;

@@ -76,7 +76,6 @@ fn config(side: Side) -> DriverConfig {
         },
         name: "test".into(),
         keep_alive: KeepAlive::default(),
-        release_memory: false,
     }
 }
 

@@ -141,6 +141,19 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Whether a message carries a record, and not just a prefix. What is no message may be either.
+#[must_use]
+pub fn carries_record(message: &[u8]) -> bool {
+    let mut rest = message;
+    while let Ok((frame, _, taken)) = Frame::decode(rest, 0) {
+        if !matches!(frame, Frame::Ack { .. } | Frame::Solicit { .. }) {
+            return true;
+        }
+        rest = rest.get(taken..).unwrap_or_default();
+    }
+    false
+}
+
 /// Bytes of a `Data` or `Datagram` frame before its payload.
 pub(crate) const fn data_head(stream: StreamId) -> usize {
     let varint = match stream.0 {

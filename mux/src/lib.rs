@@ -75,7 +75,7 @@ mod table;
 mod time;
 
 pub use error::{OpenError, Violation};
-pub use frame::{Frame, Hello, MAX_HELLO};
+pub use frame::{Frame, Hello, MAX_HELLO, carries_record};
 pub use id::{SessionId, Side, Slot, StreamId};
 #[cfg(feature = "embedded-io")]
 pub use io::{ByteLink, ByteLinkError, Progress};

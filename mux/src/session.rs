@@ -123,8 +123,9 @@ where
     }
 
     /// Takes the memory back from a session that [is quiet](Self::is_quiet), against empty memory. It keeps its place
-    /// and its link; it can carry no stream and say nothing until memory is [lent](Self::lend) again, which is due as soon
-    /// as it is no longer quiet. `None` if it is in use.
+    /// and its link; it can carry no stream and say nothing until memory is [lent](Self::lend) again, which is due before it
+    /// opens a stream or takes a message that [carries a record](crate::carries_record), and as soon as it is no longer quiet.
+    /// `None` if it is in use.
     pub fn reclaim(&mut self, empty: Storage<B, S>) -> Option<Storage<B, S>> {
         if !self.is_quiet() {
             return None;

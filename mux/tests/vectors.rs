@@ -8,7 +8,7 @@ use std::path::Path;
 
 use umbilical_mux::{
     Config, End, Frame, Hello, Instant, MAX_HELLO, MAX_RECORD, MIN_RECORD, Mode, Ports, Read, ResetReason, Resumption,
-    Session, SessionId, Shape, Side, Slot, Storage, StreamId, StreamState, VERSION, Violation, Write,
+    Session, SessionId, Shape, Side, Slot, Storage, StreamId, StreamState, VERSION, Violation, Write, carries_record,
 };
 
 const SESSION: SessionId =
@@ -172,6 +172,9 @@ fn every_vector_is_what_is_written_and_what_is_read() {
             }
             Means::Message(frames) => {
                 assert_eq!(encode(&frames), bytes, "{name} written");
+                let numbered =
+                    |(frame, _): &(Frame<'_>, &[u8])| !matches!(frame, Frame::Ack { .. } | Frame::Solicit { .. });
+                assert_eq!(carries_record(&bytes), frames.iter().any(numbered), "{name}");
                 assert_eq!(decode(&bytes), Ok(frames), "{name} read");
             }
             Means::ReadAsHello(hello) => assert_eq!(Hello::decode(&bytes), Ok(hello), "{name}"),

@@ -125,7 +125,6 @@ impl World {
             },
             name: "device".into(),
             keep_alive: KeepAlive::default(),
-            release_memory: false,
         };
         let (driver, handle) = Driver::new(config, NoServices).unwrap();
         self.executor.spawn(driver.run()).detach();

@@ -354,7 +354,6 @@ impl Keeper {
             },
             name: Arc::clone(&self.name),
             keep_alive,
-            release_memory: true,
         };
         let (driver, handle) = Driver::new(config, NoServices).expect("the configuration checked the shape");
         self.common.spawn(driver.run());

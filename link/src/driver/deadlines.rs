@@ -9,7 +9,6 @@ use umbilical_mux::Instant;
 use super::Driver;
 use crate::handle::{Event, LinkEnd, SessionEnd};
 use crate::keepalive::Verdict;
-use crate::memory::{self, RELEASE_AFTER};
 
 /// How long the peer may take to answer a `Hello`.
 const HELLO_WITHIN: Duration = Duration::from_secs(10);
@@ -37,8 +36,8 @@ impl Driver {
             self.next_link = None;
             self.tell(Event::LinkFailed(LinkEnd::NoHello));
         }
-        if self.config.release_memory && self.has_memory {
-            self.release_memory_if_quiet(now);
+        if self.lease.end_if_due(&mut self.session, now) {
+            self.link.iter_mut().for_each(|link| link.socket.give_back());
         }
     }
 
@@ -47,15 +46,6 @@ impl Driver {
         if let Some(link) = &mut self.link {
             (link.pinged_at, link.writable) = (Some(now), true);
             self.session.probe();
-        }
-    }
-
-    fn release_memory_if_quiet(&mut self, now: Instant) {
-        if !self.session.is_quiet() {
-            self.quiet_since = None;
-        } else if now.micros_since(*self.quiet_since.get_or_insert(now)) >= micros(RELEASE_AFTER) {
-            self.has_memory = self.session.reclaim(memory::none()).is_none();
-            self.link.iter_mut().for_each(|link| link.socket.give_back());
         }
     }
 
@@ -69,9 +59,8 @@ impl Driver {
             }
         });
         let hello = self.next_link.as_ref().map(|link| link.up_at.after_micros(micros(HELLO_WITHIN)));
-        let release = (self.config.release_memory && self.has_memory && self.session.is_quiet())
-            .then(|| self.quiet_since.unwrap_or(now).after_micros(micros(RELEASE_AFTER)));
-        let deadlines = [self.session.next_timeout(), keep_alive, hello, release, self.drain_until];
+        let lease = self.lease.ends_at(&self.session, now);
+        let deadlines = [self.session.next_timeout(), keep_alive, hello, lease, self.drain_until];
         let Some(next) = deadlines.into_iter().flatten().min() else { return };
         if self.timer_at.is_some_and(|at| at <= next) {
             return;
@@ -93,12 +82,13 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
     use smol::{Async, LocalExecutor, Timer, future};
-    use umbilical_mux::{Config, Hello, MAX_RECORD, SessionId, Shape, Side};
+    use umbilical_mux::{Config, End, Hello, MAX_RECORD, ResetReason, SessionId, Shape, Side};
 
     use super::*;
     use crate::driver::DriverConfig;
-    use crate::handle::NewLink;
+    use crate::handle::{NewLink, NewStream};
     use crate::keepalive::KeepAlive;
+    use crate::port::{Io, OnEnd};
     use crate::ports::NoServices;
     use crate::transport::Transport;
     use crate::upgrade::{Role, Upgraded};
@@ -109,17 +99,22 @@ mod tests {
         let session =
             Config { side, id: SessionId([7; 16]), shape, record: MAX_RECORD, resume_for_ms: 10_000, features: 0 };
         let keep_alive = KeepAlive::default();
-        let config = DriverConfig { session, name: "test".into(), keep_alive, release_memory: true };
+        let config = DriverConfig { session, name: "test".into(), keep_alive };
         Driver::new(config, NoServices).unwrap()
     }
 
-    fn websockets() -> [WebSocket; 2] {
+    fn sockets() -> [Async<TcpStream>; 2] {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let far = listener.accept().unwrap().0;
+        [near, far].map(|socket| Async::new(socket).unwrap())
+    }
+
+    fn websockets() -> [WebSocket; 2] {
+        let [near, far] = sockets();
         [(near, Role::Client), (far, Role::Server)].map(|(socket, role)| {
             WebSocket::new(Upgraded {
-                transport: Transport::Plain(Async::new(socket).unwrap()),
+                transport: Transport::Plain(socket),
                 leftover: Vec::new(),
                 role,
                 subprotocol: None,
@@ -158,13 +153,42 @@ mod tests {
         }));
     }
 
+    fn end_lease(driver: &mut Driver) {
+        let now = driver.clock.now();
+        let at = driver.lease.ends_at(&driver.session, now).unwrap();
+        assert!(!driver.lease.end_if_due(&mut driver.session, now), "at once");
+        assert!(driver.lease.end_if_due(&mut driver.session, at), "it is quiet");
+    }
+
+    #[test]
+    fn a_session_without_memory_takes_the_stream_that_its_peer_opens() {
+        let (mut agent, to_agent) = driver(Side::Agent);
+        end_lease(&mut agent);
+        let (gateway, to_gateway) = driver(Side::Gateway);
+        let executor = LocalExecutor::new();
+        executor.spawn(gateway.run()).detach();
+        executor.spawn(agent.run()).detach();
+        let asked = executor.run(async {
+            let [near, mut far] = websockets();
+            to_gateway.link(NewLink { socket: near, hello: None }).unwrap();
+            let hello = Hello::decode(&far.next_message().await.unwrap()).unwrap();
+            to_agent.link(NewLink { socket: far, hello: Some(hello) }).unwrap();
+            let [_client, socket] = sockets();
+            let (ended, end) = smol::channel::bounded(1);
+            let on_end: OnEnd = Box::new(move |end| ended.try_send(end.end).unwrap());
+            to_gateway.open(NewStream { service: "ghost".into(), io: Io::Tcp(socket), on_end }).unwrap();
+            assert_eq!(end.recv().await.unwrap(), End::Reset(ResetReason::NOT_ALLOWED), "as it says who has memory");
+        });
+        smol::block_on(future::or(asked, async {
+            Timer::after(Duration::from_secs(30)).await;
+            panic!("nobody answers");
+        }));
+    }
+
     #[test]
     fn a_session_without_memory_takes_leave_at_once() {
         let (mut gateway, to_gateway) = driver(Side::Gateway);
-        let now = gateway.clock.now();
-        gateway.release_memory_if_quiet(now);
-        gateway.release_memory_if_quiet(now.after_micros(micros(RELEASE_AFTER)));
-        assert!(!gateway.has_memory, "it is quiet");
+        end_lease(&mut gateway);
         let (agent, to_agent) = driver(Side::Agent);
         let executor = LocalExecutor::new();
         executor.spawn(gateway.run()).detach();

@@ -24,7 +24,6 @@ pub(crate) fn config_with(side: Side, shape: Shape, keep_alive: KeepAlive) -> Dr
         session: Config { side, id: SessionId([7; 16]), shape, record: MAX_RECORD, resume_for_ms: 10_000, features: 0 },
         name: "test".into(),
         keep_alive,
-        release_memory: side == Side::Gateway,
     }
 }
 
