@@ -125,6 +125,13 @@ mod tests {
         })
     }
 
+    async fn join(gateway: &crate::Handle, agent: &crate::Handle) {
+        let [near, mut far] = websockets();
+        gateway.link(NewLink { socket: near, hello: None }).unwrap();
+        let hello = Hello::decode(&far.next_message().await.unwrap()).unwrap();
+        agent.link(NewLink { socket: far, hello: Some(hello) }).unwrap();
+    }
+
     #[test]
     fn a_timer_that_goes_off_just_after_a_look_at_the_clock_is_set_again() {
         let (mut driver, _handle) = driver(Side::Gateway);
@@ -169,10 +176,7 @@ mod tests {
         executor.spawn(gateway.run()).detach();
         executor.spawn(agent.run()).detach();
         let asked = executor.run(async {
-            let [near, mut far] = websockets();
-            to_gateway.link(NewLink { socket: near, hello: None }).unwrap();
-            let hello = Hello::decode(&far.next_message().await.unwrap()).unwrap();
-            to_agent.link(NewLink { socket: far, hello: Some(hello) }).unwrap();
+            join(&to_gateway, &to_agent).await;
             let [_client, socket] = sockets();
             let (ended, end) = smol::channel::bounded(1);
             let on_end: OnEnd = Box::new(move |end| ended.try_send(end.end).unwrap());
@@ -194,10 +198,7 @@ mod tests {
         executor.spawn(gateway.run()).detach();
         executor.spawn(agent.run()).detach();
         let leave = executor.run(async {
-            let [near, mut far] = websockets();
-            to_gateway.link(NewLink { socket: near, hello: None }).unwrap();
-            let hello = Hello::decode(&far.next_message().await.unwrap()).unwrap();
-            to_agent.link(NewLink { socket: far, hello: Some(hello) }).unwrap();
+            join(&to_gateway, &to_agent).await;
             assert!(matches!(to_gateway.event().await, Some(Event::LinkUp { .. })));
             to_gateway.go_away(Duration::from_secs(3_600));
             assert!(matches!(to_gateway.event().await, Some(Event::Ended(SessionEnd::Stopped))));
