@@ -208,7 +208,8 @@ def open_side(namespace: str, device: str, address: str, congestion: str) -> int
     fcntl.ioctl(tun, TUNSETIFF, struct.pack("16sH22x", device.encode(), IFF_TUN | IFF_NO_PI))
     ip("link", "set", device, "netns", namespace)
     ip("-n", namespace, "addr", "add", f"{address}/24", "dev", device)
-    ip("-n", namespace, "link", "set", device, "up", "txqueuelen", "1000")
+    # More than a program sends before this one comes to read it: what is dropped is dropped by `queue`, and counted.
+    ip("-n", namespace, "link", "set", device, "up", "txqueuelen", "20000")
     prepare_loopback(namespace, congestion)
     if congestion:
         ip("-n", namespace, "route", "replace", SUBNET, "dev", device, "proto", "kernel", "scope", "link",
