@@ -2,7 +2,7 @@
 //! and one copy of 2 GiB live through a hundred cuts, a relay that is killed, and a minute without any network; and no process
 //! has grown by it.
 //!
-//! One round takes five minutes. `UMBILICAL_SOAK_ROUNDS=12` takes an hour, `UMBILICAL_SOAK_SEED` repeats a run's faults.
+//! One round takes six minutes. `UMBILICAL_SOAK_ROUNDS=10` takes an hour, `UMBILICAL_SOAK_SEED` repeats a run's faults.
 
 use std::{
     env,
