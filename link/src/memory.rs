@@ -6,7 +6,7 @@ pub(crate) type Memory = Storage<Box<[u8]>, Box<[StreamState]>>;
 type Session = umbilical_mux::Session<Box<[u8]>, Box<[StreamState]>>;
 
 /// How long a session keeps its memory after its last stream, in milliseconds.
-pub(crate) const KEPT_FOR_MS: u64 = 10_000;
+const KEPT_FOR_MS: u64 = 10_000;
 
 /// Whether a session has memory. It is lent while there are streams: a host of many sessions, most of them idle, pays for those that
 /// are busy, and a device does not keep for good what one fast transfer has touched.
